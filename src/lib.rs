@@ -1,0 +1,26 @@
+//! A small synchronous server that wraps another web server.
+//!
+//! The modules in reading order, from the ground up. Imports only point down this list: a module
+//! may use the floors below its own, never its own floor or one above (`tests/tidy.rs` checks).
+
+// floor 0: the standard library's gaps, no product words
+pub mod base;
+
+// floor 1: wires and processes
+pub mod http;
+pub mod process;
+
+// floor 2: what the product is about, each ignorant of HTTP
+pub mod auth;
+pub mod files;
+pub mod supervisor;
+
+// floor 4: one file a resource, and the relay
+pub mod api;
+pub mod relay;
+
+// the top: flags, settings, and the one place that knows all the parts
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod logger;
