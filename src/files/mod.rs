@@ -1,1 +1,26 @@
-//! files
+//! Files below one root directory: uploads, downloads, listings, deletion.
+//!
+//! `path` turns bytes from a URL into names; `root` is the only place that opens them, and no
+//! operation leaves the root, whatever links the workload plants or swaps. Knows nothing of HTTP.
+mod directory;
+mod download;
+mod error;
+mod etag;
+mod path;
+mod range;
+mod root;
+mod stage;
+mod sweep;
+mod upload;
+
+#[cfg(test)]
+mod tests;
+
+pub use directory::{Entry, Kind, Listing};
+pub use download::OpenFile;
+pub use error::FileError;
+pub use etag::{Etag, HASHED_UP_TO_BYTES};
+pub use path::{MAX_DEPTH, MAX_NAME_BYTES, MAX_PATH_BYTES, RelativePath};
+pub use range::{RangeResult, parse_range};
+pub use root::{Owner, Root};
+pub use upload::{IfMatch, UploadOptions, Uploaded};
