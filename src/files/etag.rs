@@ -127,7 +127,7 @@ impl TagCache {
     }
 
     fn compute(&self, file: &File, state: State) -> io::Result<Option<String>> {
-        let digest = digest(file)?;
+        let Some(digest) = digest(file, state.bytes)? else { return Ok(None) };
         if State::of(&file.metadata()?) != state {
             return Ok(None);
         }
@@ -156,14 +156,16 @@ impl TagCache {
     }
 }
 
-/// Reads from the start, whatever the file's own position, and leaves that alone.
-fn digest(file: &File) -> io::Result<[u8; 32]> {
+/// Hashes the first `bytes`, whatever the file's own position; none if it is shorter. Reads no
+/// further: a file of procfs calls itself empty and may never end.
+fn digest(file: &File, bytes: u64) -> io::Result<Option<[u8; 32]>> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut offset = 0;
-    loop {
-        match file.read_at(&mut buffer, offset) {
-            Ok(0) => return Ok(hasher.finalize().into()),
+    while offset < bytes {
+        let wanted = (bytes - offset).min(BUFFER_BYTES as u64) as usize;
+        match file.read_at(&mut buffer[..wanted], offset) {
+            Ok(0) => return Ok(None),
             Ok(count) => {
                 hasher.update(&buffer[..count]);
                 offset += count as u64;
@@ -172,6 +174,7 @@ fn digest(file: &File) -> io::Result<[u8; 32]> {
             Err(error) => return Err(error),
         }
     }
+    Ok(Some(hasher.finalize().into()))
 }
 
 #[cfg(test)]

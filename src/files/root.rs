@@ -50,6 +50,7 @@ pub struct Root {
     pub(super) descriptors: Option<OwnedFd>,
     pub(super) owner: Option<Owner>,
     /// Held while a name changes hands, so that a precondition still holds when its file is replaced.
+    /// Guards no data of ours. Taken before the lock in `tags`.
     pub(super) publishing: Mutex<()>,
     pub(super) tags: TagCache,
 }

@@ -15,11 +15,10 @@ fn hostile_paths_touch_nothing() {
     for root in host.roots() {
         for raw in HOSTILE {
             // Whoever got past the parser would act on these.
-            for parsed in [RelativePath::parse_file(raw), RelativePath::parse_directory(raw)] {
-                if let Ok(path) = parsed {
-                    let _ = root.upload(&path, &mut &b"x"[..], &options());
-                    let _ = root.delete(&path);
-                }
+            let parsed = [RelativePath::parse_file(raw), RelativePath::parse_directory(raw)];
+            for path in parsed.into_iter().flatten() {
+                let _ = root.upload(&path, &mut &b"x"[..], &options());
+                let _ = root.delete(&path);
             }
         }
     }
