@@ -1,1 +1,271 @@
-//! app
+//! The composition root: settings become parts, parts become threads, and at the end everything stops
+//! in order. The only place that knows both the configuration and what is built from it.
+use crate::api::{About, Api, Gate, GatePolicy};
+use crate::auth::{AuthPolicy, Token};
+use crate::base::thread;
+use crate::config::Config;
+use crate::files::{Owner, Root};
+use crate::http::{Exchange, HttpError, Role, Served, Server, Service, Stats, bind};
+use crate::logger;
+use crate::process::{Exit, Processes, User, forbid_inspection, install_signals};
+use crate::relay::{Relay, RelaySettings};
+use crate::supervisor::{self, Spec, State, Supervisor};
+use crossbeam_channel::{Receiver, bounded, never, select};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::fmt;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Descriptors for ourselves: listeners, pipes, uploads, logs. The rest is for connections, two each.
+const OWN_DESCRIPTORS: u64 = 64;
+/// The prefix that is ours on the open port.
+const PREFIX: &[u8] = b"/_frag";
+
+/// Why the server did not start: what was tried, and what the system said.
+#[derive(Debug)]
+pub struct StartError {
+    what: String,
+    source: io::Error,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.source)
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+fn tried<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> StartError {
+    let what = what.into();
+    move |source| StartError { what, source: source.into() }
+}
+
+/// What is behind the front: control below the prefix and on the control listener, the relay for the
+/// rest.
+struct App {
+    api: Api,
+    relay: Relay,
+}
+
+impl Service for App {
+    fn serve(&self, exchange: &mut Exchange<'_>) -> Result<Served, HttpError> {
+        let path = exchange.head().path();
+        let below = path.strip_prefix(PREFIX).filter(|rest| rest.starts_with(b"/")).map(<[u8]>::to_vec);
+        match (exchange.role(), below) {
+            (_, Some(below)) => self.api.serve(exchange, &below),
+            (Role::Control, None) => {
+                let path = path.to_vec();
+                self.api.serve(exchange, &path)
+            }
+            (Role::Public, None) => self.relay.serve(exchange),
+        }
+    }
+
+    fn is_control(&self, target: &[u8]) -> bool {
+        target.starts_with(b"/_frag/")
+    }
+
+    fn can_resume(&self) -> bool {
+        self.relay.can_resume()
+    }
+}
+
+/// Runs the server until it is told to end, and tells the process's exit code.
+///
+/// # Errors
+/// What could not be had at the start: an address, the root, threads.
+pub fn run(config: Config) -> Result<ExitCode, StartError> {
+    logger::install(config.log_level);
+    forbid_inspection().map_err(tried("closing /proc/self to others"))?;
+    let user = child_user(&config)?;
+    // Before the limit on descriptors is raised: children get the old one.
+    let processes = Processes::start().map_err(tried("starting to look after processes"))?;
+    let mut limits = config.limits.clone();
+    limits.max_connections = raise_descriptor_limit(limits.max_connections);
+    let listeners = listen(&config)?;
+    let addresses: Vec<(SocketAddr, Role)> = listeners
+        .iter()
+        .map(|(listener, role)| listener.local_addr().map(|address| (address, *role)))
+        .collect::<io::Result<_>>()
+        .map_err(tried("reading the listeners' addresses"))?;
+    let root = Arc::new(open_root(&config)?);
+    let supervisor = supervisor::start(spec(&config, user), processes).map_err(tried("starting the supervisor"))?;
+    let app = Arc::new(App {
+        api: api(&config, supervisor.clone(), Arc::clone(&root)),
+        relay: Relay::new(supervisor.clone(), relay_settings(&config)),
+    });
+    let server = Server::start(listeners, app, limits, Arc::new(Stats::default()))
+        .map_err(tried("starting the front"))?;
+    resume_held_requests(&server, &supervisor);
+    let terminate = take_signals(&supervisor)?;
+    sweep_in_background(root);
+    announce(&config, &addresses);
+    Ok(wait_and_stop(&config, &terminate, &server, &supervisor))
+}
+
+fn listen(config: &Config) -> Result<Vec<(TcpListener, Role)>, StartError> {
+    let mut listeners = Vec::new();
+    for (address, role) in [(Some(config.listen), Role::Public), (config.control, Role::Control)] {
+        if let Some(address) = address {
+            let listener = bind(address).map_err(tried(format!("listening on {address}")))?;
+            listeners.push((listener, role));
+        }
+    }
+    Ok(listeners)
+}
+
+fn child_user(config: &Config) -> Result<Option<User>, StartError> {
+    match config.child_user {
+        Some(_) if !nix::unistd::geteuid().is_root() => {
+            let source = io::Error::from(io::ErrorKind::PermissionDenied);
+            Err(StartError { what: "--child-user (FRAG_CHILD_USER): only root can run a child as another user".to_owned(), source })
+        }
+        user => Ok(user.map(|(uid, gid)| User { uid, gid })),
+    }
+}
+
+/// As many descriptors as we may have; returns how many connections they carry, `wanted` at most.
+fn raise_descriptor_limit(wanted: usize) -> usize {
+    let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return wanted };
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(hard, |(soft, _)| soft);
+    let carried = usize::try_from(limit.saturating_sub(OWN_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(8);
+    if carried < wanted {
+        log::warn!("{limit} descriptors (ulimit -n) carry {carried} connections, not {wanted}");
+    }
+    wanted.min(carried)
+}
+
+fn open_root(config: &Config) -> Result<Root, StartError> {
+    let root = Root::open(&config.root)
+        .map_err(|error| StartError { what: format!("opening the root {}", config.root.display()), source: io::Error::other(error) })?;
+    Ok(match config.child_user {
+        Some((uid, gid)) => root.with_owner(Owner { uid, gid }),
+        None => root,
+    })
+}
+
+fn spec(config: &Config, user: Option<User>) -> Spec {
+    Spec {
+        command: config.command.clone(),
+        port: config.subprocess_port,
+        cwd: config.root.clone(),
+        user,
+        ready_path: config.ready_path.clone(),
+        interrupt_signal: config.interrupt_signal,
+        drain: config.drain,
+        stop_grace: config.stop_grace,
+        max_restarts: config.max_restarts,
+        log_lines: config.log_lines,
+        pass_output: true,
+    }
+}
+
+fn api(config: &Config, supervisor: Supervisor, root: Arc<Root>) -> Api {
+    let gate = Gate::new(GatePolicy {
+        auth: AuthPolicy {
+            token: config.token.as_deref().and_then(Token::new),
+            require_user: config.require_user,
+            trust_identity_header: config.trust_identity_header,
+            open_control: false,
+        },
+        open_control: config.open_control,
+        control_is_loopback: config.control.is_some_and(|address| address.ip().is_loopback()),
+        allow_hosts: config.allow_hosts.clone(),
+        allow_origins: config.allow_origins.clone(),
+    });
+    let about = About { command: config.command_text.clone(), port: config.subprocess_port };
+    Api { supervisor, root, gate, max_upload: config.max_upload, about }
+}
+
+fn relay_settings(config: &Config) -> RelaySettings {
+    RelaySettings { hold_timeout: config.hold_timeout, upstream_timeout: config.upstream_timeout }
+}
+
+/// Held requests are tried again as soon as there is an answer for them, good or bad.
+fn resume_held_requests(server: &Server, supervisor: &Supervisor) {
+    let resume = server.resume();
+    supervisor.on_change(Box::new(move |status| {
+        if matches!(status.state, State::Ready | State::Failed | State::Stopped) {
+            resume.resume();
+        }
+    }));
+}
+
+/// The channel that tells of the first SIGTERM or SIGINT; the second ends everything at once.
+fn take_signals(supervisor: &Supervisor) -> Result<Receiver<()>, StartError> {
+    let (terminate, terminated) = bounded(1);
+    let (killed, forwarded) = (supervisor.clone(), supervisor.clone());
+    install_signals(
+        move |count| {
+            if count == 1 {
+                let _ = terminate.try_send(());
+            } else {
+                log::warn!("told to end again: killing everything");
+                killed.kill_now();
+                // The orderly end is under way on other threads and is what is to be cut short.
+                #[allow(clippy::exit)]
+                std::process::exit(1);
+            }
+        },
+        move |signal| forwarded.forward_signal(signal),
+    )
+    .map_err(tried("taking the signals"))?;
+    Ok(terminated)
+}
+
+/// What an upload that was killed in the middle left behind is removed, beside the running server.
+fn sweep_in_background(root: Arc<Root>) {
+    let swept = thread::spawn("sweep", move || {
+        let removed = root.remove_stale_temporaries();
+        if removed > 0 {
+            log::info!("removed {removed} unfinished uploads of an earlier run");
+        }
+    });
+    if let Err(error) = swept {
+        log::warn!("unfinished uploads of an earlier run are not removed: {error}");
+    }
+}
+
+/// The one line people and scripts wait for, whatever the log level.
+fn announce(config: &Config, addresses: &[(SocketAddr, Role)]) {
+    let mut line = String::new();
+    for (address, role) in addresses {
+        let what = if *role == Role::Public { "listening on" } else { ", control on" };
+        line.push_str(&format!("{what} http://{address}"));
+    }
+    let lasting = if config.state_dir.is_some() { "" } else { " (no --state-dir: nothing lasts)" };
+    let relays = format!(", relaying to port {}{lasting}\n", config.subprocess_port);
+    let _ = io::stderr().write_all(format!("{}: {line}{relays}", env!("CARGO_PKG_NAME")).as_bytes());
+    if config.open_control {
+        log::warn!("--open-control: whoever reaches this machine's loopback, the workload too, controls us");
+    }
+}
+
+fn wait_and_stop(config: &Config, terminate: &Receiver<()>, server: &Server, supervisor: &Supervisor) -> ExitCode {
+    let finished = if config.exit_on_failure { supervisor.finished() } else { never() };
+    let exit: Option<Exit> = select! {
+        recv(terminate) -> _ => None,
+        recv(finished) -> exit => exit.ok(),
+    };
+    match exit {
+        Some(exit) => log::info!("ending: the server {exit}"),
+        None => log::info!("ending: told to"),
+    }
+    if !server.drain(config.shutdown_grace) {
+        log::warn!("the shutdown grace is over: open connections are cut");
+    }
+    supervisor.shutdown();
+    log::info!("ended");
+    match exit {
+        Some(exit) => ExitCode::from(u8::try_from(exit.shell_code()).unwrap_or(1)),
+        None => ExitCode::SUCCESS,
+    }
+}

@@ -1,1 +1,178 @@
-//! cli
+//! The command line, as text: argh parses it, `config` gives it meaning.
+use argh::{EarlyExit, FromArgs};
+
+/// Wraps a web server: starts it, relays everything to it, and keeps /_frag/ for itself.
+///
+/// Every option can also be set by a variable: --subprocess-port is FRAG_SUBPROCESS_PORT. Times are
+/// seconds, or take ms, s, m, h; sizes are bytes, or take KiB, MiB, GiB.
+#[derive(FromArgs, Debug, Default, Clone)]
+pub struct Flags {
+    /// command of the wrapped server, split like a shell would but run without one
+    #[argh(option, short = 'c', arg_name = "command")]
+    pub command: Option<String>,
+    /// port to listen on; 0 takes a free one (8080)
+    #[argh(option, arg_name = "port")]
+    pub port: Option<String>,
+    /// port of the wrapped server, which sees it as PORT (9090)
+    #[argh(option, arg_name = "port")]
+    pub subprocess_port: Option<String>,
+    /// address to listen on (0.0.0.0)
+    #[argh(option, arg_name = "address")]
+    pub host: Option<String>,
+    /// directory uploads go to (the working directory)
+    #[argh(option, arg_name = "dir")]
+    pub root: Option<String>,
+    /// second listener, for control only, like 127.0.0.1:8081 (off)
+    #[argh(option, arg_name = "address:port")]
+    pub control: Option<String>,
+    /// file with the bearer token control asks for; the token itself may stand in FRAG_TOKEN (off)
+    #[argh(option, arg_name = "file")]
+    pub token_file: Option<String>,
+    /// directory for what must last, outside the root (nothing lasts)
+    #[argh(option, arg_name = "dir")]
+    pub state_dir: Option<String>,
+    /// refuse control without an x-verified-user-data header
+    #[argh(switch)]
+    pub require_user: bool,
+    /// let the x-verified-user-data header make admins
+    #[argh(switch)]
+    pub trust_identity_header: bool,
+    /// ask for no credential on a loopback --control listener
+    #[argh(switch)]
+    pub open_control: bool,
+    /// further Host a loopback --control listener answers to; may be repeated
+    #[argh(option, arg_name = "host")]
+    pub allow_host: Vec<String>,
+    /// further Origin that may change things; may be repeated
+    #[argh(option, arg_name = "origin")]
+    pub allow_origin: Vec<String>,
+    /// how long a request waits for a server that is not ready (10s)
+    #[argh(option, arg_name = "time")]
+    pub hold_timeout: Option<String>,
+    /// how long a restart waits for requests in flight (2s)
+    #[argh(option, arg_name = "time")]
+    pub drain: Option<String>,
+    /// from SIGTERM to SIGKILL for the wrapped server (5s)
+    #[argh(option, arg_name = "time")]
+    pub stop_grace: Option<String>,
+    /// how long our own end waits for responses to finish (10s)
+    #[argh(option, arg_name = "time")]
+    pub shutdown_grace: Option<String>,
+    /// how long the wrapped server may take to begin an answer; 0 is for ever (0)
+    #[argh(option, arg_name = "time")]
+    pub upstream_timeout: Option<String>,
+    /// path that answers 2xx or 3xx once the wrapped server is ready (a TCP connect tells)
+    #[argh(option, arg_name = "path")]
+    pub ready_path: Option<String>,
+    /// signal that interrupts the wrapped server (INT)
+    #[argh(option, arg_name = "signal")]
+    pub interrupt_signal: Option<String>,
+    /// restarts in a row before giving up, or unlimited (unlimited)
+    #[argh(option, arg_name = "n")]
+    pub max_restarts: Option<String>,
+    /// end with the wrapped server's exit code once it is given up
+    #[argh(switch)]
+    pub exit_on_failure: bool,
+    /// run the wrapped server as this user, when we are root (our own)
+    #[argh(option, arg_name = "uid[:gid]")]
+    pub child_user: Option<String>,
+    /// lines of the wrapped server's output to keep (1000)
+    #[argh(option, arg_name = "n")]
+    pub log_lines: Option<String>,
+    /// our own log: error, warn, info, debug, trace or off (info)
+    #[argh(option, arg_name = "level")]
+    pub log_level: Option<String>,
+    /// open connections at most (4096)
+    #[argh(option, arg_name = "n")]
+    pub max_connections: Option<String>,
+    /// long-lived requests at most (2048)
+    #[argh(option, arg_name = "n")]
+    pub max_streams: Option<String>,
+    /// threads kept for requests (4)
+    #[argh(option, arg_name = "n")]
+    pub threads_min: Option<String>,
+    /// threads for requests at most (256)
+    #[argh(option, arg_name = "n")]
+    pub threads_max: Option<String>,
+    /// for a request's head to arrive (10s)
+    #[argh(option, arg_name = "time")]
+    pub head_timeout: Option<String>,
+    /// between requests on a connection (75s)
+    #[argh(option, arg_name = "time")]
+    pub idle_timeout: Option<String>,
+    /// bytes a second a client must take or send of a body; 0 asks for none (1024)
+    #[argh(option, arg_name = "n")]
+    pub min_rate: Option<String>,
+    /// size of a relayed request body; 0 is unlimited (0)
+    #[argh(option, arg_name = "size")]
+    pub max_body: Option<String>,
+    /// size of an upload (2GiB)
+    #[argh(option, arg_name = "size")]
+    pub max_upload: Option<String>,
+    /// print the version
+    #[argh(switch)]
+    pub version: bool,
+}
+
+/// How the command line ended before anything began.
+#[derive(Debug)]
+pub enum Early {
+    /// Help was asked for: this text, exit 0.
+    Help(String),
+    /// The arguments make no sense: this text, exit 2.
+    Usage(String),
+}
+
+/// Parses the arguments after the program's name.
+///
+/// # Errors
+/// [`Early`], with the text to print.
+pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Flags, Early> {
+    let arguments = split_equals(arguments);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    Flags::from_args(&[env!("CARGO_PKG_NAME")], &arguments).map_err(|EarlyExit { output, status }| match status {
+        Ok(()) => Early::Help(output),
+        Err(()) => Early::Usage(output),
+    })
+}
+
+/// argh knows `--flag value` only: `--flag=value` becomes that, up to a `--`.
+fn split_equals(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut split = Vec::new();
+    let mut options = true;
+    for argument in arguments {
+        options &= argument != "--";
+        match argument.split_once('=') {
+            Some((flag, value)) if options && flag.starts_with("--") => {
+                split.extend([flag.to_owned(), value.to_owned()]);
+            }
+            _ => split.push(argument),
+        }
+    }
+    split
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_words(words: &[&str]) -> Result<Flags, Early> {
+        parse(words.iter().map(|w| (*w).to_owned()))
+    }
+
+    #[test]
+    fn both_spellings_of_a_value() {
+        let flags = parse_words(&["--port=0", "-c", "a --b=c", "--command-is-not", "x"]);
+        assert!(matches!(flags, Err(Early::Usage(_))), "an unknown flag");
+        let flags = parse_words(&["--port=0", "-c", "a --b=c", "--require-user"]).unwrap();
+        assert_eq!(flags.port.as_deref(), Some("0"));
+        assert_eq!(flags.command.as_deref(), Some("a --b=c"));
+        assert!(flags.require_user && !flags.version);
+    }
+
+    #[test]
+    fn help_and_usage_are_told_apart() {
+        assert!(matches!(parse_words(&["--help"]), Err(Early::Help(text)) if text.contains("--subprocess-port")));
+        assert!(matches!(parse_words(&["--port"]), Err(Early::Usage(_))));
+    }
+}

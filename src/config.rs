@@ -1,1 +1,491 @@
-//! config
+//! What the server was told to do: flags and FRAG_* variables checked and turned into one plain value.
+//! A bad value is an error that names flag and variable, never a silent default.
+use crate::cli::Flags;
+use crate::http::Limits;
+use nix::sys::signal::Signal;
+use std::ffi::OsString;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+const PORT: u16 = 8080;
+const SUBPROCESS_PORT: u16 = 9090;
+const HOLD_TIMEOUT: Duration = Duration::from_secs(10);
+const DRAIN: Duration = Duration::from_secs(2);
+const STOP_GRACE: Duration = Duration::from_secs(5);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+const LOG_LINES: usize = 1000;
+const MAX_UPLOAD_BYTES: u64 = 2 << 30;
+/// No time in the configuration is longer than this.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Bytes of a token file.
+const TOKEN_BYTES: u64 = 4096;
+
+/// Everything that was decided before the start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The wrapped server's program and arguments.
+    pub command: Vec<String>,
+    /// The command as it was given, for people.
+    pub command_text: String,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where the wrapped server listens.
+    pub subprocess_port: u16,
+    /// Where uploads go: absolute, without symbolic links.
+    pub root: PathBuf,
+    /// The control listener's address.
+    pub control: Option<SocketAddr>,
+    /// The bearer token's bytes.
+    pub token: Option<Vec<u8>>,
+    /// Where lasting things live.
+    pub state_dir: Option<PathBuf>,
+    /// Control asks for an identity header.
+    pub require_user: bool,
+    /// The identity header may make admins.
+    pub trust_identity_header: bool,
+    /// A loopback control listener asks for no credential.
+    pub open_control: bool,
+    /// Further hosts of the control listener.
+    pub allow_hosts: Vec<String>,
+    /// Further origins that may change things.
+    pub allow_origins: Vec<String>,
+    /// How long requests wait for the wrapped server.
+    pub hold_timeout: Duration,
+    /// How long a restart waits for requests.
+    pub drain: Duration,
+    /// From SIGTERM to SIGKILL.
+    pub stop_grace: Duration,
+    /// How long our end waits for responses.
+    pub shutdown_grace: Duration,
+    /// How long an answer may take to begin.
+    pub upstream_timeout: Option<Duration>,
+    /// A path that tells readiness.
+    pub ready_path: Option<String>,
+    /// What interrupts the wrapped server.
+    pub interrupt_signal: Signal,
+    /// Restarts in a row; `None` = unlimited.
+    pub max_restarts: Option<u32>,
+    /// End when the wrapped server is given up.
+    pub exit_on_failure: bool,
+    /// User and group of the wrapped server.
+    pub child_user: Option<(u32, u32)>,
+    /// Lines of output kept.
+    pub log_lines: usize,
+    /// Our own log's level.
+    pub log_level: log::LevelFilter,
+    /// Bytes of an upload.
+    pub max_upload: u64,
+    /// The front's bounds.
+    pub limits: Limits,
+}
+
+/// A setting that makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    setting: &'static str,
+    problem: String,
+}
+
+impl ConfigError {
+    fn new(setting: &'static str, problem: impl Into<String>) -> Self {
+        ConfigError { setting, problem: problem.into() }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--{} ({}): {}", self.setting, variable(self.setting), self.problem)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The variable of a flag: `subprocess-port` is `FRAG_SUBPROCESS_PORT`.
+fn variable(setting: &str) -> String {
+    format!("FRAG_{}", setting.replace('-', "_").to_ascii_uppercase())
+}
+
+/// Where settings come from: a flag, else its variable.
+struct Source<'e> {
+    environment: &'e dyn Fn(&str) -> Option<OsString>,
+}
+
+impl Source<'_> {
+    fn text(&self, setting: &'static str, flag: Option<String>) -> Result<Option<String>, ConfigError> {
+        match (flag, (self.environment)(&variable(setting))) {
+            (Some(text), _) => Ok(Some(text)),
+            (None, Some(value)) if value.is_empty() => Ok(None),
+            (None, Some(value)) => {
+                value.into_string().map(Some).map_err(|_| ConfigError::new(setting, "is not UTF-8"))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn parsed<T>(
+        &self,
+        setting: &'static str,
+        flag: Option<String>,
+        default: T,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        match self.text(setting, flag)? {
+            Some(text) => {
+                parse(text.trim()).map_err(|why| ConfigError::new(setting, format!("`{text}` {why}")))
+            }
+            None => Ok(default),
+        }
+    }
+
+    fn switch(&self, setting: &'static str, flag: bool) -> Result<bool, ConfigError> {
+        self.parsed(setting, flag.then(|| "true".to_owned()), false, |text| match text {
+            "1" | "true" | "yes" | "on" => Ok(true),
+            "0" | "false" | "no" | "off" => Ok(false),
+            _ => Err("is neither true nor false".to_owned()),
+        })
+    }
+
+    fn list(&self, setting: &'static str, flags: Vec<String>) -> Result<Vec<String>, ConfigError> {
+        if !flags.is_empty() {
+            return Ok(flags);
+        }
+        let text = self.text(setting, None)?.unwrap_or_default();
+        Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
+    }
+}
+
+impl Config {
+    /// Checks and completes what the command line and the environment say.
+    ///
+    /// # Errors
+    /// The first [`ConfigError`].
+    pub fn resolve(
+        flags: Flags,
+        environment: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Config, ConfigError> {
+        let from = Source { environment };
+        let command_text = from
+            .text("command", flags.command)?
+            .ok_or_else(|| ConfigError::new("command", "is required: the server to wrap"))?;
+        let command = shlex::split(&command_text)
+            .ok_or_else(|| ConfigError::new("command", "has an open quote or a backslash at its end"))?;
+        if command.is_empty() {
+            return Err(ConfigError::new("command", "is empty"));
+        }
+        if command_text.contains('\0') {
+            return Err(ConfigError::new("command", "contains a NUL"));
+        }
+        let host = from.parsed("host", flags.host, IpAddr::V4(Ipv4Addr::UNSPECIFIED), |text| {
+            text.parse().map_err(|_| "is not an IP address".to_owned())
+        })?;
+        let port = from.parsed("port", flags.port, PORT, parse_port)?;
+        let subprocess_port = from.parsed("subprocess-port", flags.subprocess_port, SUBPROCESS_PORT, |text| {
+            parse_port(text).and_then(|p| if p == 0 { Err("must be above 0".to_owned()) } else { Ok(p) })
+        })?;
+        if port == subprocess_port {
+            return Err(ConfigError::new("subprocess-port", format!("`{port}` is our own port")));
+        }
+        let control = from.parsed("control", flags.control, None, |text| {
+            let address: SocketAddr =
+                text.parse().map_err(|_| "is not an address like 127.0.0.1:8081".to_owned())?;
+            Ok(Some(address))
+        })?;
+        let root = existing_directory("root", from.text("root", flags.root)?.unwrap_or_else(|| ".".to_owned()))?;
+        let state_dir = from.text("state-dir", flags.state_dir)?.map(|dir| state_directory(dir, &root)).transpose()?;
+        let token = token(&from, flags.token_file, state_dir.as_deref(), &root)?;
+        let open_control = from.switch("open-control", flags.open_control)?;
+        if open_control && !control.is_some_and(|address| address.ip().is_loopback()) {
+            return Err(ConfigError::new("open-control", "needs a --control listener on a loopback address"));
+        }
+        let defaults = Limits::default();
+        let limits = Limits {
+            max_connections: from.parsed("max-connections", flags.max_connections, defaults.max_connections, |t| number(t, 1))?,
+            max_streams: from.parsed("max-streams", flags.max_streams, defaults.max_streams, |t| number(t, 1))?,
+            threads_min: from.parsed("threads-min", flags.threads_min, defaults.threads_min, |t| number(t, 1))?,
+            threads_max: from.parsed("threads-max", flags.threads_max, defaults.threads_max, |t| number(t, 1))?,
+            head_timeout: from.parsed("head-timeout", flags.head_timeout, defaults.head_timeout, positive_time)?,
+            idle_timeout: from.parsed("idle-timeout", flags.idle_timeout, defaults.idle_timeout, positive_time)?,
+            min_rate: from.parsed("min-rate", flags.min_rate, defaults.min_rate, parse_size)?,
+            max_body: from.parsed("max-body", flags.max_body, defaults.max_body, parse_size)?,
+        };
+        if limits.threads_min > limits.threads_max {
+            return Err(ConfigError::new("threads-min", "is above --threads-max"));
+        }
+        Ok(Config {
+            command,
+            command_text,
+            listen: SocketAddr::new(host, port),
+            subprocess_port,
+            root,
+            control,
+            token,
+            state_dir,
+            require_user: from.switch("require-user", flags.require_user)?,
+            trust_identity_header: from.switch("trust-identity-header", flags.trust_identity_header)?,
+            open_control,
+            allow_hosts: from.list("allow-host", flags.allow_host)?,
+            allow_origins: from.list("allow-origin", flags.allow_origin)?,
+            hold_timeout: from.parsed("hold-timeout", flags.hold_timeout, HOLD_TIMEOUT, parse_time)?,
+            drain: from.parsed("drain", flags.drain, DRAIN, parse_time)?,
+            stop_grace: from.parsed("stop-grace", flags.stop_grace, STOP_GRACE, parse_time)?,
+            shutdown_grace: from.parsed("shutdown-grace", flags.shutdown_grace, SHUTDOWN_GRACE, parse_time)?,
+            upstream_timeout: from.parsed("upstream-timeout", flags.upstream_timeout, None, |text| {
+                parse_time(text).map(|time| (!time.is_zero()).then_some(time))
+            })?,
+            ready_path: from.parsed("ready-path", flags.ready_path, None, ready_path)?,
+            interrupt_signal: from.parsed("interrupt-signal", flags.interrupt_signal, Signal::SIGINT, parse_signal)?,
+            max_restarts: from.parsed("max-restarts", flags.max_restarts, None, |text| match text {
+                "unlimited" => Ok(None),
+                text => number(text, 0).map(Some),
+            })?,
+            exit_on_failure: from.switch("exit-on-failure", flags.exit_on_failure)?,
+            child_user: from.parsed("child-user", flags.child_user, None, |text| parse_user(text).map(Some))?,
+            log_lines: from.parsed("log-lines", flags.log_lines, LOG_LINES, |t| number(t, 0))?,
+            log_level: from.parsed("log-level", flags.log_level, log::LevelFilter::Info, |text| {
+                text.parse().map_err(|_| "is not error, warn, info, debug, trace or off".to_owned())
+            })?,
+            max_upload: from.parsed("max-upload", flags.max_upload, MAX_UPLOAD_BYTES, parse_size)?,
+            limits,
+        })
+    }
+}
+
+fn parse_port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| "is not a port (0 to 65535)".to_owned())
+}
+
+fn number<T: FromStr + PartialOrd + fmt::Display>(text: &str, least: T) -> Result<T, String> {
+    match text.parse::<T>() {
+        Ok(n) if n >= least => Ok(n),
+        _ => Err(format!("is not a whole number of {least} or more")),
+    }
+}
+
+/// `10s`, `250ms`, `2m`, `1h`; a bare number is seconds.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let value: f64 = match digits.parse() {
+        Ok(value) if value >= 0.0 => value,
+        _ => return Err("is not a time like 10s or 250ms".to_owned()),
+    };
+    let seconds = match &text[digits.len()..] {
+        "ms" => value / 1000.0,
+        "" | "s" => value,
+        "m" => value * 60.0,
+        "h" => value * 3600.0,
+        _ => return Err("is not a time like 10s or 250ms".to_owned()),
+    };
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(time) if time <= LONGEST => Ok(time),
+        _ => Err("is longer than a year".to_owned()),
+    }
+}
+
+fn positive_time(text: &str) -> Result<Duration, String> {
+    parse_time(text).and_then(|t| if t.is_zero() { Err("must be above 0".to_owned()) } else { Ok(t) })
+}
+
+/// `1048576`, `64KiB`, `10MiB`, `2GiB`.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "KiB" | "K" => 1 << 10,
+        "MiB" | "M" => 1 << 20,
+        "GiB" | "G" => 1 << 30,
+        _ => return Err("is not a size like 64KiB or 2GiB".to_owned()),
+    };
+    let value: u64 = digits.parse().map_err(|_| "is not a size like 64KiB or 2GiB".to_owned())?;
+    value.checked_mul(unit).ok_or_else(|| "is too large".to_owned())
+}
+
+/// `INT`, `SIGINT` or `2`.
+fn parse_signal(text: &str) -> Result<Signal, String> {
+    if let Ok(number) = text.parse::<i32>() {
+        return Signal::try_from(number).map_err(|_| "is not a signal".to_owned());
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    Signal::from_str(&format!("SIG{name}")).map_err(|_| "is not a signal".to_owned())
+}
+
+/// `1000` or `1000:1000`; the group defaults to the user's number.
+fn parse_user(text: &str) -> Result<(u32, u32), String> {
+    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+    match (uid.parse(), gid.parse()) {
+        (Ok(uid), Ok(gid)) => Ok((uid, gid)),
+        _ => Err("is not UID or UID:GID in numbers".to_owned()),
+    }
+}
+
+fn ready_path(text: &str) -> Result<Option<String>, String> {
+    let plain = text.bytes().all(|b| (b'!'..=b'~').contains(&b));
+    if text.starts_with('/') && plain { Ok(Some(text.to_owned())) } else { Err("is not a path like /healthz".to_owned()) }
+}
+
+fn existing_directory(setting: &'static str, text: String) -> Result<PathBuf, ConfigError> {
+    let path = Path::new(&text);
+    match path.canonicalize() {
+        Ok(path) if path.is_dir() => Ok(path),
+        Ok(_) => Err(ConfigError::new(setting, format!("`{text}` is not a directory"))),
+        Err(error) => Err(ConfigError::new(setting, format!("`{text}`: {error}"))),
+    }
+}
+
+/// The workload can read and overwrite whatever is below the root.
+fn outside_root(setting: &'static str, path: &Path, root: &Path) -> Result<(), ConfigError> {
+    if path.starts_with(root) {
+        return Err(ConfigError::new(
+            setting,
+            format!("`{}` is inside --root, where the workload could overwrite it", path.display()),
+        ));
+    }
+    Ok(())
+}
+
+fn state_directory(text: String, root: &Path) -> Result<PathBuf, ConfigError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&text);
+    made.map_err(|error| ConfigError::new("state-dir", format!("`{text}`: {error}")))?;
+    let path = existing_directory("state-dir", text)?;
+    outside_root("state-dir", &path, root)?;
+    Ok(path)
+}
+
+/// The token: FRAG_TOKEN, else the file named, else `token` in the state directory if it is there.
+fn token(
+    from: &Source<'_>,
+    file: Option<String>,
+    state_dir: Option<&Path>,
+    root: &Path,
+) -> Result<Option<Vec<u8>>, ConfigError> {
+    use std::os::unix::ffi::OsStringExt;
+    if let Some(token) = (from.environment)("FRAG_TOKEN").filter(|token| !token.is_empty()) {
+        return Ok(Some(token.into_vec()));
+    }
+    let named = from.text("token-file", file)?;
+    let path = match (&named, state_dir) {
+        (Some(file), _) => PathBuf::from(file),
+        (None, Some(dir)) if dir.join("token").exists() => dir.join("token"),
+        (None, _) => return Ok(None),
+    };
+    let problem = |text: String| ConfigError::new("token-file", format!("`{}` {text}", path.display()));
+    let real = path.canonicalize().map_err(|error| problem(format!("cannot be read: {error}")))?;
+    outside_root("token-file", &real, root)?;
+    let length = std::fs::metadata(&real).map_err(|e| problem(format!("cannot be read: {e}")))?.len();
+    if length > TOKEN_BYTES {
+        return Err(problem(format!("is larger than {TOKEN_BYTES} bytes")));
+    }
+    let bytes = std::fs::read(&real).map_err(|error| problem(format!("cannot be read: {error}")))?;
+    match bytes.trim_ascii() {
+        [] => Err(problem("is empty".to_owned())),
+        token if token.iter().all(u8::is_ascii_graphic) => Ok(Some(token.to_vec())),
+        _ => Err(problem("is not one line of printable ASCII".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(flags: Flags, environment: &[(&str, &str)]) -> Result<Config, String> {
+        let find = |name: &str| environment.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v));
+        Config::resolve(flags, &find).map_err(|error| error.to_string())
+    }
+
+    fn with_command() -> Flags {
+        Flags { command: Some("sleep 1".to_owned()), ..Flags::default() }
+    }
+
+    #[test]
+    fn a_flag_goes_before_its_variable_and_both_before_the_default() {
+        let environment = [("FRAG_PORT", "1234"), ("FRAG_COMMAND", "a 'b c'"), ("FRAG_REQUIRE_USER", "true")];
+        let config = resolve(Flags::default(), &environment).unwrap();
+        assert_eq!((config.listen.port(), config.subprocess_port), (1234, SUBPROCESS_PORT));
+        assert_eq!(config.command, ["a", "b c"]);
+        assert!(config.require_user);
+        let flags = Flags { port: Some("0".to_owned()), ..Flags::default() };
+        assert_eq!(resolve(flags, &environment).unwrap().listen.port(), 0);
+    }
+
+    #[test]
+    fn bad_values_name_flag_and_variable() {
+        for (variable, value) in [
+            ("FRAG_PORT", "65536"),
+            ("FRAG_PORT", "http"),
+            ("FRAG_SUBPROCESS_PORT", "0"),
+            ("FRAG_SUBPROCESS_PORT", "8080"),
+            ("FRAG_HOST", "localhost"),
+            ("FRAG_ROOT", "/nonexistent"),
+            ("FRAG_ROOT", "/dev/null"),
+            ("FRAG_CONTROL", "8081"),
+            ("FRAG_TOKEN_FILE", "/nonexistent"),
+            ("FRAG_REQUIRE_USER", "maybe"),
+            ("FRAG_HOLD_TIMEOUT", "-1"),
+            ("FRAG_HOLD_TIMEOUT", "1y"),
+            ("FRAG_DRAIN", "inf"),
+            ("FRAG_DRAIN", "NaN"),
+            ("FRAG_HEAD_TIMEOUT", "0"),
+            ("FRAG_INTERRUPT_SIGNAL", "FOO"),
+            ("FRAG_INTERRUPT_SIGNAL", "99"),
+            ("FRAG_MAX_RESTARTS", "-1"),
+            ("FRAG_CHILD_USER", "nobody"),
+            ("FRAG_LOG_LEVEL", "loud"),
+            ("FRAG_MAX_CONNECTIONS", "0"),
+            ("FRAG_THREADS_MIN", "300"),
+            ("FRAG_MAX_UPLOAD", "2TB"),
+            ("FRAG_MAX_UPLOAD", "99999999999GiB"),
+            ("FRAG_READY_PATH", "healthz"),
+            ("FRAG_READY_PATH", "/a b"),
+            ("FRAG_OPEN_CONTROL", "1"),
+            ("FRAG_COMMAND", "'open"),
+        ] {
+            let flags = if variable == "FRAG_COMMAND" { Flags::default() } else { with_command() };
+            let error = resolve(flags, &[(variable, value)]).unwrap_err();
+            let flag = variable[5..].to_ascii_lowercase().replace('_', "-");
+            assert!(error.contains(&format!("--{flag} ({variable})")), "{variable}={value}: {error}");
+        }
+        assert!(resolve(Flags::default(), &[]).unwrap_err().contains("--command (FRAG_COMMAND)"));
+    }
+
+    #[test]
+    fn times_sizes_signals_and_users() {
+        assert_eq!(parse_time("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_time("1.5"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_time("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_size("2GiB"), Ok(2 << 30));
+        assert_eq!(parse_signal("hup"), Ok(Signal::SIGHUP));
+        assert_eq!(parse_signal("SIGUSR1"), Ok(Signal::SIGUSR1));
+        assert_eq!(parse_signal("2"), Ok(Signal::SIGINT));
+        assert_eq!(parse_user("7"), Ok((7, 7)));
+        assert_eq!(parse_user("7:8"), Ok((7, 8)));
+    }
+
+    #[test]
+    fn what_must_stay_ours_stays_out_of_the_root() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let flags = |state: &Path, token: Option<&Path>| Flags {
+            root: Some(text(root.path())),
+            state_dir: Some(text(state)),
+            token_file: token.map(text),
+            ..with_command()
+        };
+        let inside = root.path().join("state");
+        assert!(resolve(flags(&inside, None), &[]).unwrap_err().contains("inside --root"));
+        let token = root.path().join("token");
+        std::fs::write(&token, "t").unwrap();
+        assert!(resolve(flags(outside.path(), Some(&token)), &[]).unwrap_err().contains("inside --root"));
+        let link = outside.path().join("link");
+        std::os::unix::fs::symlink(root.path(), &link).unwrap();
+        assert!(resolve(flags(&link, None), &[]).unwrap_err().contains("inside --root"));
+        std::fs::write(outside.path().join("token"), " secret\n").unwrap();
+        let config = resolve(flags(outside.path(), None), &[]).unwrap();
+        assert_eq!(config.token.as_deref(), Some(&b"secret"[..]));
+        assert_eq!(resolve(with_command(), &[("FRAG_TOKEN", "env")]).unwrap().token.as_deref(), Some(&b"env"[..]));
+    }
+}

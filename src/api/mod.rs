@@ -1,1 +1,72 @@
-//! api
+//! Floor 4: everything below `/_frag`. One file a resource; `route` says which, `gate` says who.
+mod control;
+mod files;
+mod gate;
+mod query;
+mod route;
+mod status;
+
+pub use gate::{Gate, GatePolicy};
+pub use route::{Route, RouteError, route};
+
+use crate::files::Root;
+use crate::http::{Exchange, HttpError, Method, Served};
+use crate::supervisor::Supervisor;
+use std::sync::Arc;
+
+/// What the control routes work on.
+#[derive(Debug)]
+pub struct Api {
+    /// The wrapped server.
+    pub supervisor: Supervisor,
+    /// Where uploads go.
+    pub root: Arc<Root>,
+    /// Who may.
+    pub gate: Gate,
+    /// Bytes of an upload at most.
+    pub max_upload: u64,
+    /// Settings that `status` shows.
+    pub about: About,
+}
+
+/// What does not change while we run.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// The command, as it was given.
+    pub command: String,
+    /// The wrapped server's port.
+    pub port: u16,
+}
+
+impl Api {
+    /// Answers a control request; `path` is what follows `/_frag`, with its slash.
+    ///
+    /// # Errors
+    /// Every refusal of the gate, the routes and what they do.
+    pub fn serve(&self, exchange: &mut Exchange<'_>, path: &[u8]) -> Result<Served, HttpError> {
+        let path = path.to_vec();
+        let method = exchange.head().method();
+        self.gate.check_listener(exchange)?;
+        let route = route(method, &path).map_err(|error| self.gate.check_unrouted(exchange, error))?;
+        self.gate.check(exchange, route.access())?;
+        let response = match route {
+            Route::Status => status::status(self, exchange)?,
+            Route::Health => status::health(),
+            Route::Await => match status::wait_ready(self, exchange)? {
+                Some(response) => response,
+                None => return Ok(Served::Gone),
+            },
+            Route::Restart | Route::Start | Route::Stop | Route::Interrupt => {
+                control::act(self, exchange, &route)?
+            }
+            Route::Upload(path) => files::upload(self, exchange, path)?,
+            Route::File(path) if method == Method::Delete => files::delete(self, path)?,
+            Route::File(path) => files::get(self, exchange, path)?,
+        };
+        Ok(if exchange.respond(response.with("cache-control", "no-store")).is_ok() {
+            Served::Done
+        } else {
+            Served::Gone
+        })
+    }
+}

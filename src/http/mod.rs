@@ -1,1 +1,41 @@
-//! http
+//! Floor 1: the front. Accepts connections, reads requests strictly, runs a [`Service`] on a pool of
+//! threads, writes responses. Knows nothing of the wrapped server or of any route.
+//!
+//! ```text
+//! clients ──> listener thread ──(complete heads)──> worker pool ──> Service
+//!                  ^                                    │
+//!                  └──── idle, parked, closing ─────────┘
+//! ```
+mod body;
+mod chunked;
+mod conn;
+mod doorman;
+mod error;
+mod exchange;
+mod head;
+mod limits;
+mod listener;
+mod pool;
+mod rate;
+mod response;
+mod response_head;
+mod seat;
+mod server;
+mod slab;
+mod socket;
+
+pub use body::{BodyError, BodyReader};
+pub use chunked::{ChunkError, Decoder};
+pub use conn::Role;
+pub use error::HttpError;
+pub use exchange::{Exchange, Served, Service};
+pub use head::{
+    Framing, Head, HeadError, Method, Scan, Version, leading_empty_lines, list_elements, parse_length, scan,
+};
+pub use limits::Limits;
+pub use listener::bind;
+pub use response::{Body, CopyError, Response, ResponseWriter, reason};
+pub use response_head::{Length, ResponseHead, body_length, read_response_head};
+pub use seat::{Seat, Stats};
+pub use server::{Resume, Server};
+pub use socket::{IO_TICK, Peek, Readiness, peek, peer_gone, set_read_tick, wait};

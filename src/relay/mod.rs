@@ -1,1 +1,10 @@
-//! relay
+//! Floor 4: passes requests to the wrapped server and its responses back, both streamed.
+mod early;
+mod failure;
+mod forward;
+mod headers;
+mod target;
+mod upstream;
+
+pub use failure::FailureReport;
+pub use forward::{Relay, RelaySettings};

@@ -1,0 +1,196 @@
+//! Uploads and files below the root.
+use super::query::Query;
+use super::{Api, control};
+use crate::base::time::http_date;
+use crate::files::{Entry, Etag, FileError, IfMatch, Kind, RangeResult, RelativePath, UploadOptions, parse_range};
+use crate::http::{Body, BodyError, Exchange, Framing, Head, HttpError, Method, Response, list_elements};
+use serde::Serialize;
+use std::io::{Seek, SeekFrom};
+
+/// Entries of a directory listing; what is beyond is counted out by `truncated`.
+const LISTING: usize = 10_000;
+
+impl From<FileError> for HttpError {
+    fn from(error: FileError) -> Self {
+        let status = match &error {
+            FileError::PathInvalid(_) | FileError::NameTooLong(_) => 400,
+            FileError::OutsideRoot(_) | FileError::Denied(_) => 403,
+            FileError::NotFound(_) => 404,
+            FileError::IsDirectory(_)
+            | FileError::NotADirectory(_)
+            | FileError::NotAFile(_)
+            | FileError::NotEmpty(_)
+            | FileError::ReadOnly(_) => 409,
+            FileError::PreconditionFailed(_) => 412,
+            FileError::TooLarge { .. } => 413,
+            FileError::NoSpace(_) => 507,
+            FileError::Body(source) => match BodyError::of(source) {
+                Some(body) => return body.into(),
+                None => 400,
+            },
+            FileError::Io { source, .. } => {
+                log::warn!("{error}: {source}");
+                500
+            }
+        };
+        HttpError::new(status, error.code(), error.to_string())
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct UploadedJson {
+    path: String,
+    bytes: u64,
+    sha256: String,
+    restarted: bool,
+}
+
+/// `POST upload/{path}`: the body becomes the file, whole or not at all.
+pub(super) fn upload(api: &Api, exchange: &mut Exchange<'_>, path: &[u8]) -> Result<Response, HttpError> {
+    let path = RelativePath::parse_file(path)?;
+    let query = Query::parse(exchange.head().query());
+    let (restart, interrupt) = (query.flag("restart")?, query.flag("interrupt")?);
+    let options = UploadOptions {
+        max_bytes: api.max_upload,
+        mode: query.mode("mode")?,
+        if_match: if_match(exchange.head())?,
+        expected_bytes: match exchange.head().framing() {
+            Framing::None => Some(0),
+            Framing::Length(bytes) => Some(bytes),
+            Framing::Chunked => None,
+        },
+    };
+    let uploaded = api.root.upload(&path, &mut exchange.body(), &options)?;
+    if restart {
+        api.supervisor.restart().map_err(|error| stored_but(control::failed(error)))?;
+    } else if interrupt {
+        api.supervisor.interrupt().map_err(|error| stored_but(control::failed(error)))?;
+    } else {
+        api.supervisor.changed();
+    }
+    let json = UploadedJson {
+        path: path.display(),
+        bytes: uploaded.bytes,
+        sha256: uploaded.sha256.clone(),
+        restarted: restart,
+    };
+    Ok(Response::json(200, &json).with("etag", format!("\"{}\"", uploaded.sha256)))
+}
+
+/// The file is there; what was to follow failed.
+fn stored_but(mut error: HttpError) -> HttpError {
+    error.message = format!("the file is stored, but: {}", error.message);
+    error
+}
+
+/// `If-Match`: strong tags only (RFC 9110 section 13.1.1).
+fn if_match(head: &Head) -> Result<Option<IfMatch>, HttpError> {
+    let tags: Vec<&[u8]> = head.get_all("if-match").flat_map(list_elements).collect();
+    match tags.as_slice() {
+        [] if head.get("if-match").is_none() => Ok(None),
+        [b"*"] => Ok(Some(IfMatch::Any)),
+        tags => {
+            let strong = tags.iter().filter_map(|tag| tag.strip_prefix(b"\"")?.strip_suffix(b"\""));
+            Ok(Some(IfMatch::Sha256(strong.map(|tag| String::from_utf8_lossy(tag).to_ascii_lowercase()).collect())))
+        }
+    }
+}
+
+/// `DELETE files/{path}`.
+pub(super) fn delete(api: &Api, path: &[u8]) -> Result<Response, HttpError> {
+    api.root.delete(&RelativePath::parse_directory(path)?)?;
+    api.supervisor.changed();
+    Ok(Response::empty(204))
+}
+
+/// `GET files/{path}`: the file, or the directory's entries.
+pub(super) fn get(api: &Api, exchange: &Exchange<'_>, path: &[u8]) -> Result<Response, HttpError> {
+    if path.is_empty() || path.ends_with(b"/") {
+        return list(api, &RelativePath::parse_directory(path)?);
+    }
+    let path = RelativePath::parse_file(path)?;
+    let mut open = match api.root.open_file(&path) {
+        Err(FileError::IsDirectory(_)) => return list(api, &path),
+        opened => opened?,
+    };
+    let head = exchange.head();
+    let etag = open.etag.to_string();
+    let modified = http_date(open.modified);
+    let describe = |response: Response| {
+        response
+            .with("etag", &etag)
+            .with("last-modified", &modified)
+            .with("accept-ranges", "bytes")
+            .with("x-content-type-options", "nosniff")
+    };
+    if is_not_modified(head, &open.etag) {
+        return Ok(describe(Response::empty(304)));
+    }
+    let whole_only = head.method() != Method::Get
+        || head.get("if-range").is_some_and(|tag| open.etag.sha256().is_none() || tag != etag.as_bytes());
+    let range = match head.get("range") {
+        Some(range) if !whole_only => parse_range(range, open.bytes),
+        _ => RangeResult::Whole,
+    };
+    let (status, start, length) = match range {
+        RangeResult::Whole => (200, 0, open.bytes),
+        RangeResult::Part { start, end_inclusive } => (206, start, end_inclusive - start + 1),
+        RangeResult::Unsatisfiable => {
+            let error = HttpError::new(416, "range_not_satisfiable", "the file has no such bytes");
+            return Err(error.with("content-range", format!("bytes */{}", open.bytes)));
+        }
+    };
+    let mut response = describe(Response::empty(status).with("content-type", "application/octet-stream"));
+    if status == 206 {
+        let end = start + length - 1;
+        response = response.with("content-range", format!("bytes {start}-{end}/{}", open.bytes));
+        open.file.seek(SeekFrom::Start(start)).map_err(|error| {
+            log::warn!("seek in {}: {error}", path.display());
+            HttpError::internal()
+        })?;
+    }
+    response.body = Body::File(open.file, length);
+    Ok(response)
+}
+
+/// `If-None-Match`, compared weakly (RFC 9110 section 13.1.2).
+fn is_not_modified(head: &Head, etag: &Etag) -> bool {
+    let ours = etag.to_string();
+    let opaque = |tag: &[u8]| tag.strip_prefix(b"W/").unwrap_or(tag).to_vec();
+    let mut tags = head.get_all("if-none-match").flat_map(list_elements);
+    tags.any(|tag| tag == b"*" || opaque(tag) == opaque(ours.as_bytes()))
+}
+
+#[derive(Debug, Serialize)]
+struct EntryJson {
+    name: String,
+    r#type: &'static str,
+    bytes: u64,
+    modified_ms: u64,
+    mode: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ListingJson {
+    path: String,
+    entries: Vec<EntryJson>,
+    truncated: bool,
+}
+
+fn list(api: &Api, path: &RelativePath) -> Result<Response, HttpError> {
+    let listing = api.root.list(path, LISTING)?;
+    let entry = |entry: Entry| EntryJson {
+        name: entry.name,
+        r#type: match entry.kind {
+            Kind::File => "file",
+            Kind::Directory => "directory",
+            Kind::Symlink => "symlink",
+            Kind::Other => "other",
+        },
+        bytes: entry.bytes,
+        modified_ms: entry.modified_ms,
+        mode: format!("{:o}", entry.mode & 0o7777),
+    };
+    let entries = listing.entries.into_iter().map(entry).collect();
+    Ok(Response::json(200, &ListingJson { path: path.display(), entries, truncated: listing.truncated }))
+}

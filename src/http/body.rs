@@ -1,0 +1,234 @@
+//! The body of a request, read as the client sends it: framing, `100 Continue`, minimum rate, size.
+use super::chunked::Decoder;
+use super::conn::Conn;
+use super::head::{Framing, Head};
+use super::limits::DRAIN_BYTES;
+use super::rate::MinimumRate;
+use super::seat::Seat;
+use std::error::Error;
+use std::fmt;
+use std::io::{self, IoSlice, Read};
+
+/// Why a body cannot be read to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// The client closed before the end its framing promised.
+    Incomplete,
+    /// A chunked body that is not one, with what is wrong.
+    Malformed(String),
+    /// More bytes than allowed.
+    TooLarge,
+    /// The client sent slower than the minimum rate.
+    TooSlow,
+}
+
+impl BodyError {
+    /// The body error inside an I/O error, if there is one.
+    pub fn of(error: &io::Error) -> Option<BodyError> {
+        error.get_ref()?.downcast_ref::<BodyError>().cloned()
+    }
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BodyError::Incomplete => "the request body ended early",
+            BodyError::Malformed(what) => what,
+            BodyError::TooLarge => "the request body is too large",
+            BodyError::TooSlow => "the request body came too slowly",
+        })
+    }
+}
+
+impl Error for BodyError {}
+
+impl From<BodyError> for io::Error {
+    fn from(error: BodyError) -> Self {
+        io::Error::other(error)
+    }
+}
+
+#[derive(Debug)]
+enum Left {
+    Nothing,
+    Bytes(u64),
+    Chunks(Decoder),
+    /// An error ended it: the connection cannot be used again.
+    Broken,
+}
+
+/// How far the body of the current request was read.
+#[derive(Debug)]
+pub(super) struct BodyState {
+    left: Left,
+    /// The client waits for `100 Continue`.
+    continue_due: bool,
+    rate: MinimumRate,
+    /// Bytes that may still come.
+    allowance: u64,
+}
+
+impl BodyState {
+    pub(super) fn of(head: &Head, min_rate: u64) -> BodyState {
+        BodyState {
+            left: match head.framing() {
+                Framing::None | Framing::Length(0) => Left::Nothing,
+                Framing::Length(length) => Left::Bytes(length),
+                Framing::Chunked => Left::Chunks(Decoder::new()),
+            },
+            continue_due: head.expects_continue(),
+            rate: MinimumRate::new(min_rate),
+            allowance: u64::MAX,
+        }
+    }
+
+    /// Bounds the body; tells at once when its declared length is over the bound.
+    pub(super) fn limit(&mut self, bytes: u64) -> Result<(), BodyError> {
+        self.allowance = bytes;
+        match self.left {
+            Left::Bytes(left) if left > bytes => Err(BodyError::TooLarge),
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing of the body is left to read.
+    pub(super) fn is_read(&self) -> bool {
+        matches!(self.left, Left::Nothing)
+    }
+
+    /// Whether the rest can be read away cheaply, so that the connection can be kept. A client that
+    /// waits for `100 Continue` may or may not send its body: such a connection is not kept.
+    pub(super) fn is_drainable(&self) -> bool {
+        match &self.left {
+            Left::Nothing => true,
+            Left::Bytes(left) => *left <= DRAIN_BYTES as u64 && !self.continue_due,
+            Left::Chunks(_) => !self.continue_due,
+            Left::Broken => false,
+        }
+    }
+}
+
+/// Reads the body; `Ok(0)` is its proper end, an early end is an error.
+pub struct BodyReader<'e> {
+    pub(super) conn: &'e mut Conn,
+    pub(super) state: &'e mut BodyState,
+    pub(super) seat: &'e Seat,
+}
+
+impl fmt::Debug for BodyReader<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BodyReader").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl Read for BodyReader<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let result = self.read_some(out);
+        if result.is_err() {
+            self.state.left = Left::Broken;
+        }
+        result
+    }
+}
+
+impl BodyReader<'_> {
+    fn read_some(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if out.is_empty() || matches!(self.state.left, Left::Nothing) {
+            return Ok(0);
+        }
+        if std::mem::take(&mut self.state.continue_due) {
+            self.conn.write_all(&mut [IoSlice::new(b"HTTP/1.1 100 Continue\r\n\r\n")], |_| Ok(()))?;
+        }
+        let n = match &mut self.state.left {
+            Left::Nothing => 0,
+            Left::Broken => return Err(BodyError::Incomplete.into()),
+            Left::Bytes(_) => self.read_bytes(out)?,
+            Left::Chunks(_) => self.read_chunks(out)?,
+        };
+        match self.state.allowance.checked_sub(n as u64) {
+            Some(left) => self.state.allowance = left,
+            None => return Err(BodyError::TooLarge.into()),
+        }
+        Ok(n)
+    }
+
+    fn read_bytes(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let Left::Bytes(left) = self.state.left else { return Ok(0) };
+        let most = out.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        match self.receive(&mut out[..most])? {
+            0 => Err(BodyError::Incomplete.into()),
+            n if n as u64 == left => {
+                self.state.left = Left::Nothing;
+                Ok(n)
+            }
+            n => {
+                self.state.left = Left::Bytes(left - n as u64);
+                Ok(n)
+            }
+        }
+    }
+
+    fn read_chunks(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let Left::Chunks(decoder) = &mut self.state.left else { return Ok(0) };
+            let (used, made) = decoder
+                .decode(&self.conn.buffer, out)
+                .map_err(|error| BodyError::Malformed(error.to_string()))?;
+            let (done, data_left) = (decoder.is_done(), decoder.data_left());
+            self.conn.consume(used);
+            if done {
+                self.state.left = Left::Nothing;
+                return Ok(made);
+            }
+            if made > 0 {
+                return Ok(made);
+            }
+            // In the middle of a chunk its data goes straight to the caller; between chunks what
+            // comes is framing, and is kept in the connection's buffer.
+            if data_left > 0 {
+                let most = out.len().min(usize::try_from(data_left).unwrap_or(usize::MAX));
+                let n = self.receive(&mut out[..most])?;
+                if n == 0 {
+                    return Err(BodyError::Incomplete.into());
+                }
+                if let Left::Chunks(decoder) = &mut self.state.left {
+                    decoder.took(n as u64);
+                }
+                return Ok(n);
+            }
+            let mut framing = [0; 4096];
+            match self.receive(&mut framing)? {
+                0 => return Err(BodyError::Incomplete.into()),
+                n => self.conn.buffer.extend_from_slice(&framing[..n]),
+            }
+        }
+    }
+
+    fn receive(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let (rate, seat) = (&mut self.state.rate, self.seat);
+        let n = self.conn.read_body(out, |waited| {
+            seat.tick();
+            if rate.waited(waited) { Ok(()) } else { Err(BodyError::TooSlow.into()) }
+        })?;
+        rate.moved(n);
+        seat.moved(n);
+        Ok(n)
+    }
+
+    /// Reads the rest away, up to the drain bound; true when the connection can be used again.
+    pub(super) fn drain(mut self) -> bool {
+        if !self.state.is_drainable() {
+            return false;
+        }
+        let mut thrown = 0;
+        let mut scratch = [0; 8192];
+        while thrown <= DRAIN_BYTES {
+            match self.read(&mut scratch) {
+                Ok(0) => return self.state.is_read(),
+                Ok(n) => thrown += n,
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+}

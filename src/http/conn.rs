@@ -1,0 +1,178 @@
+//! One client connection: its socket, what was received and not yet used, its place in the count.
+use super::limits::{HEAD_BYTES, LINGER_BYTES};
+use super::socket::{IO_TICK, recv_now, wait};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// Which listener a connection came through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The open port: relays, and control routes below their prefix.
+    Public,
+    /// The control listener: control routes only.
+    Control,
+}
+
+/// A place among the open connections, given back on drop.
+#[derive(Debug)]
+pub(super) struct Slot(Arc<AtomicUsize>);
+
+impl Slot {
+    pub(super) fn take(open: &Arc<AtomicUsize>) -> Slot {
+        open.fetch_add(1, Ordering::Relaxed);
+        Slot(Arc::clone(open))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A request that waits for the wrapped server without a thread.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Hold {
+    /// When it was first held.
+    pub(super) since: Option<Instant>,
+    /// Which life of the wrapped server it was last tried on, and how often.
+    pub(super) tried: (u64, u32),
+}
+
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) stream: Arc<TcpStream>,
+    pub(super) peer: SocketAddr,
+    pub(super) role: Role,
+    /// Received and unused.
+    pub(super) buffer: Vec<u8>,
+    /// How much of `buffer` was searched for the end of a head.
+    pub(super) scanned: usize,
+    pub(super) hold: Hold,
+    _slot: Slot,
+}
+
+impl Conn {
+    pub(super) fn new(stream: TcpStream, peer: SocketAddr, role: Role, slot: Slot) -> Conn {
+        Conn {
+            stream: Arc::new(stream),
+            peer,
+            role,
+            buffer: Vec::new(),
+            scanned: 0,
+            hold: Hold::default(),
+            _slot: slot,
+        }
+    }
+
+    /// Appends what has arrived; `Some(0)` is the end of the stream.
+    pub(super) fn receive_now(&mut self, scratch: &mut [u8]) -> io::Result<Option<usize>> {
+        let room = scratch.len().min(HEAD_BYTES + 1);
+        let received = recv_now(&self.stream, &mut scratch[..room])?;
+        if let Some(n) = received {
+            self.buffer.extend_from_slice(&scratch[..n]);
+        }
+        Ok(received)
+    }
+
+    /// Appends what arrives within the linger time of the socket; `None` when nothing does.
+    pub(super) fn receive_soon(&mut self, scratch: &mut [u8]) -> io::Result<Option<usize>> {
+        match (&*self.stream).read(scratch) {
+            Ok(n) => {
+                self.buffer.extend_from_slice(&scratch[..n]);
+                Ok(Some(n))
+            }
+            Err(e) if is_not_yet(&e) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Takes from the buffer, else from the socket, into `out`; waits in ticks, of which `idle` is
+    /// told and which it may end.
+    pub(super) fn read_body(
+        &mut self,
+        out: &mut [u8],
+        mut idle: impl FnMut(std::time::Duration) -> io::Result<()>,
+    ) -> io::Result<usize> {
+        if !self.buffer.is_empty() {
+            let n = out.len().min(self.buffer.len());
+            out[..n].copy_from_slice(&self.buffer[..n]);
+            self.consume(n);
+            return Ok(n);
+        }
+        loop {
+            match (&*self.stream).read(out) {
+                Ok(n) => return Ok(n),
+                Err(e) if is_not_yet(&e) => {
+                    let start = Instant::now();
+                    wait(&*self.stream, false, None, IO_TICK)?;
+                    idle(start.elapsed())?;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Drops the first `n` bytes of the buffer.
+    pub(super) fn consume(&mut self, n: usize) {
+        if n == self.buffer.len() {
+            self.buffer.clear();
+        } else {
+            self.buffer.drain(..n);
+        }
+        self.scanned = 0;
+    }
+
+    /// Writes all of `parts`; waits in ticks, of which `idle` is told and which it may end.
+    pub(super) fn write_all(
+        &self,
+        mut parts: &mut [IoSlice<'_>],
+        mut idle: impl FnMut(std::time::Duration) -> io::Result<()>,
+    ) -> io::Result<()> {
+        IoSlice::advance_slices(&mut parts, 0);
+        while !parts.is_empty() {
+            let start = Instant::now();
+            let written = match &*parts {
+                [one] => (&*self.stream).write(one),
+                several => (&*self.stream).write_vectored(several),
+            };
+            match written {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    IoSlice::advance_slices(&mut parts, n);
+                    if !parts.is_empty() {
+                        idle(start.elapsed())?;
+                    }
+                }
+                Err(e) if is_not_yet(&e) => idle(start.elapsed())?,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that nothing more comes from us; the client may still be sending.
+    pub(super) fn end_writing(&self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Throws away what has arrived. True while the client may still be sending and `thrown` is
+    /// within its bound.
+    pub(super) fn discard(&self, scratch: &mut [u8], thrown: &mut usize) -> bool {
+        match recv_now(&self.stream, scratch) {
+            Ok(Some(0)) | Err(_) => false,
+            Ok(Some(n)) => {
+                *thrown += n;
+                *thrown <= LINGER_BYTES
+            }
+            Ok(None) => true,
+        }
+    }
+}
+
+fn is_not_yet(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+}

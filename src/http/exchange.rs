@@ -1,0 +1,263 @@
+//! One request and its response, as a service sees them.
+use super::body::{BodyError, BodyReader, BodyState};
+use super::conn::{Conn, Role};
+use super::error::HttpError;
+use super::head::{Head, Method, Version};
+use super::limits::Limits;
+use super::rate::MinimumRate;
+use super::response::{Body, CopyError, Delimiter, Progress, Response, ResponseWriter, field, status_line};
+use super::seat::Seat;
+use std::io::{self, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Bytes of the buffer bodies are copied through.
+const COPY_BYTES: usize = 64 * 1024;
+
+/// What a service made of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// It was answered.
+    Done,
+    /// It cannot be answered now: keep it without a thread, and ask again when
+    /// [`Service::can_resume`] says so or the duration since it was first held is over.
+    Hold(Duration),
+    /// The client is gone; nobody waits for an answer.
+    Gone,
+}
+
+/// What runs behind the front.
+pub trait Service: Send + Sync + 'static {
+    /// Answers a request through its exchange.
+    ///
+    /// # Errors
+    /// An error becomes a response if none was begun, else it ends the connection.
+    fn serve(&self, exchange: &mut Exchange<'_>) -> Result<Served, HttpError>;
+
+    /// Whether a request for this target on the open port goes to the threads kept for control.
+    fn is_control(&self, target: &[u8]) -> bool;
+
+    /// Whether held requests may be tried again.
+    fn can_resume(&self) -> bool;
+}
+
+/// Buffers a worker uses for one request after another.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    pub(super) out: Vec<u8>,
+    pub(super) copy: CopyBuffer,
+}
+
+/// A buffer that costs memory from its first use on.
+#[derive(Debug, Default)]
+pub(super) struct CopyBuffer(Vec<u8>);
+
+impl CopyBuffer {
+    pub(super) fn get(&mut self) -> &mut [u8] {
+        if self.0.is_empty() {
+            self.0 = vec![0; COPY_BYTES];
+        }
+        &mut self.0
+    }
+}
+
+/// A request being answered.
+pub struct Exchange<'c> {
+    head: Head,
+    conn: &'c mut Conn,
+    seat: &'c Seat,
+    limits: &'c Limits,
+    scratch: &'c mut Scratch,
+    body: BodyState,
+    progress: Progress,
+    close: bool,
+}
+
+impl std::fmt::Debug for Exchange<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange").field("head", &self.head).finish_non_exhaustive()
+    }
+}
+
+impl<'c> Exchange<'c> {
+    pub(super) fn new(
+        head: Head,
+        conn: &'c mut Conn,
+        seat: &'c Seat,
+        limits: &'c Limits,
+        scratch: &'c mut Scratch,
+        close: bool,
+    ) -> Exchange<'c> {
+        let body = BodyState::of(&head, limits.min_rate);
+        let close = close || !head.keep_alive();
+        Exchange { head, conn, seat, limits, scratch, body, progress: Progress::None, close }
+    }
+
+    /// The request's head.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The client's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.conn.peer
+    }
+
+    /// The listener the request came through.
+    pub fn role(&self) -> Role {
+        self.conn.role
+    }
+
+    /// The client's socket, to watch for its going away.
+    pub fn client(&self) -> &Arc<TcpStream> {
+        &self.conn.stream
+    }
+
+    /// The thread this request occupies.
+    pub fn seat(&self) -> &Seat {
+        self.seat
+    }
+
+    /// The bounds of the front.
+    pub fn limits(&self) -> &Limits {
+        self.limits
+    }
+
+    /// When this request was first held, if it was.
+    pub fn held_since(&self) -> Option<Instant> {
+        self.conn.hold.since
+    }
+
+    /// Notes that the request was tried on a life of the wrapped server; how often on this one.
+    pub fn note_attempt(&mut self, generation: u64) -> u32 {
+        let tried = &mut self.conn.hold.tried;
+        *tried = if tried.0 == generation { (generation, tried.1 + 1) } else { (generation, 1) };
+        tried.1
+    }
+
+    /// Bounds the request's body, 0 = no bound.
+    ///
+    /// # Errors
+    /// [`BodyError::TooLarge`] when its declared length is over the bound already.
+    pub fn limit_body(&mut self, bytes: u64) -> Result<(), BodyError> {
+        if bytes == 0 { Ok(()) } else { self.body.limit(bytes) }
+    }
+
+    /// The request's body. The first read sends `100 Continue` if the client waits for it.
+    pub fn body(&mut self) -> BodyReader<'_> {
+        BodyReader { conn: self.conn, state: &mut self.body, seat: self.seat }
+    }
+
+    /// Whether nothing of a response was sent.
+    pub fn is_unanswered(&self) -> bool {
+        self.progress == Progress::None
+    }
+
+    /// Whether a response was begun and not ended.
+    pub(super) fn is_cut(&self) -> bool {
+        self.progress == Progress::Started
+    }
+
+    /// Lets the connection end with this response.
+    pub fn close_after(&mut self) {
+        self.close = true;
+    }
+
+    /// Begins a response; fields follow, then the body.
+    pub fn begin(&mut self, status: u16) -> ResponseHeadWriter<'_, 'c> {
+        self.scratch.out.clear();
+        status_line(&mut self.scratch.out, status);
+        ResponseHeadWriter { exchange: self, status }
+    }
+
+    /// Sends a complete response.
+    ///
+    /// # Errors
+    /// The client is gone or too slow, or a file body could not be read.
+    pub fn respond(&mut self, response: Response) -> io::Result<()> {
+        let length = response.length();
+        let mut head = self.begin(response.status);
+        for (name, value) in &response.headers {
+            head.field(name.as_bytes(), value);
+        }
+        let mut writer = head.body(Some(length));
+        match response.body {
+            Body::Empty => {}
+            Body::Bytes(bytes) => writer.write(&bytes)?,
+            Body::File(file, length) => writer.copy(&mut file.take(length)).map_err(CopyError::into_io)?,
+        }
+        writer.finish()
+    }
+
+    /// After the service: drains the body and tells whether the connection can carry another request.
+    pub(super) fn conclude(mut self) -> bool {
+        let kept = self.progress == Progress::Complete && !self.close && self.body().drain();
+        let bytes = self.head.into_bytes();
+        if kept && self.conn.buffer.is_empty() {
+            // The head's memory serves the next head.
+            self.conn.buffer = bytes;
+            self.conn.buffer.clear();
+        }
+        kept
+    }
+
+    /// Puts the head back in front of what follows it, to be served again later.
+    pub(super) fn put_back(self) {
+        let mut bytes = self.head.into_bytes();
+        bytes.append(&mut self.conn.buffer);
+        self.conn.buffer = bytes;
+        self.conn.scanned = 0;
+    }
+}
+
+/// Writes the fields of a response, then opens its body.
+#[derive(Debug)]
+pub struct ResponseHeadWriter<'e, 'c> {
+    exchange: &'e mut Exchange<'c>,
+    status: u16,
+}
+
+impl<'e> ResponseHeadWriter<'e, '_> {
+    /// Adds a field. Fields that frame the message are not the caller's to add.
+    pub fn field(&mut self, name: &[u8], value: &[u8]) {
+        field(&mut self.exchange.scratch.out, name, value);
+    }
+
+    /// Ends the head and opens the body: of this length, or of a length its end will tell. Nothing is
+    /// written until the first piece of body, a flush or the finish.
+    pub fn body(self, length: Option<u64>) -> ResponseWriter<'e> {
+        let Exchange { head, conn, seat, limits, scratch, body, progress, close } = self.exchange;
+        let bodiless = head.method() == Method::Head || matches!(self.status, 204 | 304);
+        let delimiter = match length {
+            _ if bodiless => Delimiter::None,
+            Some(length) => Delimiter::Length(length),
+            None if head.version() == Version::Http10 => Delimiter::Close,
+            None => Delimiter::Chunks,
+        };
+        *close |= delimiter == Delimiter::Close || !body.is_drainable();
+        let Scratch { out, copy } = &mut **scratch;
+        match (delimiter, length) {
+            (Delimiter::Length(n), _) | (Delimiter::None, Some(n)) if self.status != 204 => {
+                field(out, b"content-length", n.to_string().as_bytes());
+            }
+            (Delimiter::Chunks, _) => field(out, b"transfer-encoding", b"chunked"),
+            _ => {}
+        }
+        if *close {
+            field(out, b"connection", b"close");
+        } else if head.version() == Version::Http10 {
+            field(out, b"connection", b"keep-alive");
+        }
+        out.extend_from_slice(b"\r\n");
+        ResponseWriter {
+            conn,
+            seat,
+            pending: out,
+            copy,
+            delimiter,
+            rate: MinimumRate::new(limits.min_rate),
+            progress,
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Every bound of the front, with its default. Bounds without a flag are constants where they act.
+use std::time::Duration;
+
+/// Bytes of a request head (request line and header fields); above: 431.
+pub const HEAD_BYTES: usize = 64 * 1024;
+/// Header fields in a request head; above: 431.
+pub const HEADER_FIELDS: usize = 128;
+/// Bytes of a request target; above: 414.
+pub const TARGET_BYTES: usize = 16 * 1024;
+/// Bytes of all unfinished request heads together; above: the oldest unfinished connection closes.
+pub const UNFINISHED_HEADS_BYTES: usize = 16 * 1024 * 1024;
+/// Complete requests waiting for a thread of a pool; above: 503.
+pub const QUEUE: usize = 1024;
+/// Threads kept for control requests, whatever the relayed ones do.
+pub const CONTROL_THREADS: usize = 8;
+/// Bytes of one chunk-size line or of all trailers of a chunked body; above: 400.
+pub const CHUNK_LINE_BYTES: usize = 4096;
+/// Bytes of an unread request body that are read and thrown away to keep the connection.
+pub const DRAIN_BYTES: usize = 64 * 1024;
+/// Bytes read and thrown away after a response that ends the connection, so that the client sees the
+/// response and not a reset.
+pub const LINGER_BYTES: usize = 1024 * 1024;
+/// How long that goes on.
+pub const LINGER_TIME: Duration = Duration::from_secs(2);
+/// The time over which a body's minimum rate is measured.
+pub const RATE_WINDOW: Duration = Duration::from_secs(10);
+/// A request that has lasted this long is a stream, and the pool gets another thread for it.
+pub const STREAM_AFTER: Duration = Duration::from_millis(250);
+/// How long a pool thread above the minimum waits for work before it ends.
+pub const THREAD_IDLE: Duration = Duration::from_secs(10);
+/// `Retry-After` of every 503 of the front, in seconds.
+pub const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// The bounds users set by flag.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Open client connections; above: the longest waiting one closes, or the new one gets 503.
+    pub max_connections: usize,
+    /// Long-lived requests (streams, slow transfers, waits for the wrapped server).
+    pub max_streams: usize,
+    /// Pool threads kept when idle.
+    pub threads_min: usize,
+    /// Pool threads at most.
+    pub threads_max: usize,
+    /// From a connection's first byte (or its start) to its complete request head; above: 408.
+    pub head_timeout: Duration,
+    /// Between requests on a connection.
+    pub idle_timeout: Duration,
+    /// Bytes a second a body must move while its client is what it waits for; 0 = no minimum.
+    pub min_rate: u64,
+    /// Bytes of a relayed request body; 0 = no limit.
+    pub max_body: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_connections: 4096,
+            max_streams: 2048,
+            threads_min: 4,
+            threads_max: 256,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            min_rate: 1024,
+            max_body: 0,
+        }
+    }
+}

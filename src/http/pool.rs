@@ -1,0 +1,300 @@
+//! Threads that take complete requests from a queue, serve them, and wait a moment on the connection
+//! for the next one: that wait saves two context switches a request on a busy connection.
+use super::conn::Conn;
+use super::doorman::{Door, Return};
+use super::error::HttpError;
+use super::exchange::{Exchange, Scratch, Served, Service};
+use super::head::{Head, Scan, leading_empty_lines, scan};
+use super::limits::{HEAD_BYTES, Limits, QUEUE, THREAD_IDLE};
+use super::seat::{Crew, Seat, Stats, Streams};
+use crate::base::thread;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// What both pools and the listener thread share.
+pub(super) struct Shared {
+    pub(super) service: Arc<dyn Service>,
+    pub(super) limits: Limits,
+    pub(super) stats: Arc<Stats>,
+    pub(super) streams: Arc<Streams>,
+    pub(super) door: Door,
+    /// Responses end their connections, threads end when idle.
+    pub(super) stopping: AtomicBool,
+}
+
+/// A pool of threads and its queue.
+pub(super) struct Pool {
+    name: &'static str,
+    min: usize,
+    max: usize,
+    queue: Sender<Conn>,
+    jobs: Receiver<Conn>,
+    /// Threads that serve or wait, without those that became streams'.
+    threads: AtomicUsize,
+    idle: AtomicUsize,
+    shared: Arc<Shared>,
+}
+
+/// How a connection goes on after a request.
+enum Next {
+    Keep,
+    /// Read what the client still sends, then close.
+    Close,
+    Hold(Duration),
+    Gone,
+}
+
+impl Pool {
+    /// Starts the pool with its least number of threads.
+    pub(super) fn start(
+        name: &'static str,
+        min: usize,
+        max: usize,
+        shared: Arc<Shared>,
+    ) -> std::io::Result<Arc<Pool>> {
+        let (queue, jobs) = bounded(QUEUE);
+        let pool = Arc::new(Pool {
+            name,
+            min,
+            max: max.max(min),
+            queue,
+            jobs,
+            threads: AtomicUsize::new(0),
+            idle: AtomicUsize::new(0),
+            shared,
+        });
+        for _ in 0..min {
+            pool.add_thread()?;
+        }
+        Ok(pool)
+    }
+
+    /// Queues a connection with a complete head; gives it back when the queue is full.
+    pub(super) fn submit(self: &Arc<Self>, conn: Conn) -> Result<(), Conn> {
+        self.queue.try_send(conn).map_err(|full| full.into_inner())?;
+        self.grow();
+        Ok(())
+    }
+
+    /// Adds a thread if work waits that no idle one will take. Without one to be had, the pool
+    /// serves with what it has.
+    fn grow(self: &Arc<Self>) {
+        if self.jobs.len() > self.idle.load(Ordering::Relaxed) && !self.is_full() {
+            if let Err(error) = self.add_thread() {
+                log::warn!("no further {} thread: {error}", self.name);
+            }
+        }
+    }
+
+    /// Whether the queue takes another request.
+    pub(super) fn has_room(&self) -> bool {
+        self.jobs.len() < QUEUE
+    }
+
+    fn is_full(&self) -> bool {
+        self.threads.load(Ordering::Relaxed) >= self.max
+    }
+
+    fn add_thread(self: &Arc<Self>) -> std::io::Result<()> {
+        if !self.enter() {
+            return Ok(());
+        }
+        let pool = Arc::clone(self);
+        let added = thread::spawn(self.name, move || Worker::new(pool).run());
+        if added.is_err() {
+            self.leave();
+        }
+        added.map(drop)
+    }
+
+    /// Counts the calling (or coming) thread, unless there are enough.
+    fn enter(&self) -> bool {
+        let room = |now| (now < self.max).then_some(now + 1);
+        let entered = self.threads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok();
+        if entered {
+            self.shared.stats.threads.fetch_add(1, Ordering::Relaxed);
+        }
+        entered
+    }
+
+    fn leave(&self) {
+        self.threads.fetch_sub(1, Ordering::Relaxed);
+        self.shared.stats.threads.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The pool as a seat sees it: a thread left, a job may be waiting.
+struct Membership(Arc<Pool>);
+
+impl Crew for Membership {
+    fn left(&self) {
+        self.0.leave();
+        self.0.grow();
+    }
+}
+
+struct Worker {
+    pool: Arc<Pool>,
+    shared: Arc<Shared>,
+    seat: Seat,
+    scratch: Scratch,
+}
+
+impl Worker {
+    fn new(pool: Arc<Pool>) -> Worker {
+        let shared = Arc::clone(&pool.shared);
+        let seat = Seat::new(Arc::new(Membership(Arc::clone(&pool))), Arc::clone(&shared.streams));
+        Worker { pool, shared, seat, scratch: Scratch::default() }
+    }
+
+    fn run(mut self) {
+        loop {
+            self.pool.idle.fetch_add(1, Ordering::Relaxed);
+            let job = self.pool.jobs.recv_timeout(THREAD_IDLE);
+            self.pool.idle.fetch_sub(1, Ordering::Relaxed);
+            match job {
+                Ok(conn) => {
+                    if !self.serve_connection(conn) {
+                        // This thread was a stream's and the pool has filled its place.
+                        return;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    let spare = self.pool.threads.load(Ordering::Relaxed) > self.pool.min;
+                    if spare || self.shared.stopping.load(Ordering::Relaxed) {
+                        return self.pool.leave();
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return self.pool.leave(),
+            }
+        }
+    }
+
+    /// Serves requests of one connection until it is handed on; true while this thread is the pool's.
+    fn serve_connection(&mut self, mut conn: Conn) -> bool {
+        loop {
+            let next = self.serve_request(&mut conn);
+            let ours = self.seat.end() || self.pool.enter();
+            match next {
+                Next::Keep => {}
+                Next::Gone => return ours,
+                Next::Hold(time) => {
+                    self.shared.door.send(Return::Held(conn, time));
+                    return ours;
+                }
+                Next::Close => {
+                    conn.end_writing();
+                    self.shared.door.send(Return::Closing(conn));
+                    return ours;
+                }
+            }
+            if !ours || !self.has_next_request(&mut conn) {
+                self.shared.door.send(Return::Idle(conn));
+                return ours;
+            }
+        }
+    }
+
+    /// Whether the next request is complete and this thread should serve it. Others that wait in the
+    /// queue go first, and a request for the other pool is not ours.
+    fn has_next_request(&mut self, conn: &mut Conn) -> bool {
+        if !self.pool.jobs.is_empty() {
+            return false;
+        }
+        if conn.buffer.is_empty() {
+            if self.pool.idle.load(Ordering::Relaxed) == 0 && self.pool.is_full() {
+                return false;
+            }
+            match conn.receive_soon(self.scratch.copy.get()) {
+                Ok(Some(1..)) => {}
+                // The listener thread sees the same end or error and closes.
+                _ => return false,
+            }
+        }
+        let empty = leading_empty_lines(&conn.buffer);
+        conn.consume(empty);
+        let complete = match scan(&conn.buffer, 0) {
+            Scan::Complete(length) => length <= HEAD_BYTES,
+            Scan::Broken => true,
+            Scan::More => false,
+        };
+        complete && (self.pool.name == CONTROL) == self.shared.is_control(conn)
+    }
+
+    fn serve_request(&mut self, conn: &mut Conn) -> Next {
+        self.seat.begin(&conn.stream);
+        self.shared.stats.requests.fetch_add(1, Ordering::Relaxed);
+        let head = match take_head(conn) {
+            Ok(head) => head,
+            Err(error) => {
+                let response = error.response().to_final_bytes();
+                let _ = conn.write_all(&mut [std::io::IoSlice::new(&response)], |_| Ok(()));
+                return Next::Close;
+            }
+        };
+        let stopping = self.shared.stopping.load(Ordering::Relaxed);
+        let (limits, scratch) = (&self.shared.limits, &mut self.scratch);
+        let mut exchange = Exchange::new(head, conn, &self.seat, limits, scratch, stopping);
+        let service = &self.shared.service;
+        let served = catch_unwind(AssertUnwindSafe(|| service.serve(&mut exchange)));
+        let served = served.unwrap_or_else(|_| {
+            self.shared.stats.panics.fetch_add(1, Ordering::Relaxed);
+            exchange.close_after();
+            Err(HttpError::internal())
+        });
+        match served {
+            Ok(Served::Gone) => return Next::Gone,
+            Ok(Served::Hold(time)) => {
+                exchange.put_back();
+                conn.hold.since.get_or_insert_with(Instant::now);
+                return Next::Hold(time);
+            }
+            Ok(Served::Done) => {}
+            Err(error) => {
+                if exchange.is_unanswered() && exchange.respond(error.response()).is_err() {
+                    return Next::Gone;
+                }
+            }
+        }
+        let answered = !exchange.is_unanswered();
+        let cut = exchange.is_cut();
+        let kept = exchange.conclude();
+        conn.hold = super::conn::Hold::default();
+        match (kept, answered && !cut) {
+            (true, _) => Next::Keep,
+            (false, true) => Next::Close,
+            // A response cut in the middle must not look complete: no orderly end.
+            (false, false) => Next::Gone,
+        }
+    }
+}
+
+/// The name of the pool kept for control requests.
+pub(super) const CONTROL: &str = "control";
+
+impl Shared {
+    /// Which pool the complete request at the front of a connection's buffer goes to.
+    pub(super) fn is_control(&self, conn: &Conn) -> bool {
+        if conn.role == super::conn::Role::Control {
+            return true;
+        }
+        let mut words = conn.buffer.split(|&b| b == b' ' || b == b'\r');
+        words.nth(1).is_some_and(|target| self.service.is_control(target))
+    }
+}
+
+/// Takes the head off a connection's buffer and parses it.
+fn take_head(conn: &mut Conn) -> Result<Head, HttpError> {
+    let length = match scan(&conn.buffer, 0) {
+        Scan::Complete(length) => length,
+        // What cannot become a head is parsed whole, for its message.
+        Scan::Broken | Scan::More => conn.buffer.len(),
+    };
+    let rest = conn.buffer.split_off(length);
+    let bytes = std::mem::replace(&mut conn.buffer, rest);
+    conn.scanned = 0;
+    Head::parse(bytes).map_err(|(error, _)| error.into())
+}

@@ -1,0 +1,325 @@
+//! Responses: small ones as values, long ones through a writer that frames them for the client.
+use super::conn::Conn;
+use super::exchange::CopyBuffer;
+use super::rate::MinimumRate;
+use super::seat::Seat;
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, IoSlice, Read, Write};
+
+/// Bytes up to which a piece of body is joined to what is written before it.
+const JOIN_BYTES: usize = 16 * 1024;
+
+/// The body of a [`Response`].
+#[derive(Debug)]
+pub enum Body {
+    /// No bytes.
+    Empty,
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// This many bytes from a file, from where it stands.
+    File(File, u64),
+}
+
+/// A complete response as a value.
+#[derive(Debug)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// Fields, without those that frame the body.
+    pub headers: Vec<(Cow<'static, str>, Vec<u8>)>,
+    /// The body.
+    pub body: Body,
+}
+
+impl Response {
+    /// A response without a body.
+    pub fn empty(status: u16) -> Response {
+        Response { status, headers: Vec::new(), body: Body::Empty }
+    }
+
+    /// A response with bytes of the given type.
+    pub fn bytes(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Response {
+        let mut response = Response::empty(status).with("content-type", content_type.as_bytes());
+        response.body = Body::Bytes(body.into());
+        response
+    }
+
+    /// A compact JSON response; what cannot be serialised (a map with odd keys) is a bug and a 500.
+    pub fn json(status: u16, value: &impl serde::Serialize) -> Response {
+        match serde_json::to_vec(value) {
+            Ok(body) => Response::bytes(status, "application/json", body),
+            Err(error) => {
+                log::error!("a response could not be serialised: {error}");
+                Response::empty(500)
+            }
+        }
+    }
+
+    /// Adds a field.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<Cow<'static, str>>, value: impl AsRef<[u8]>) -> Response {
+        self.headers.push((name.into(), value.as_ref().to_vec()));
+        self
+    }
+
+    /// The length of the body in bytes.
+    pub fn length(&self) -> u64 {
+        match &self.body {
+            Body::Empty => 0,
+            Body::Bytes(bytes) => bytes.len() as u64,
+            Body::File(_, length) => *length,
+        }
+    }
+
+    /// The whole response as bytes that end the connection, for a client without a worker. A file
+    /// body is left out: no such response is ever made there.
+    pub(super) fn to_final_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256);
+        status_line(&mut out, self.status);
+        for (name, value) in &self.headers {
+            field(&mut out, name.as_bytes(), value);
+        }
+        field(&mut out, b"content-length", self.length().to_string().as_bytes());
+        field(&mut out, b"connection", b"close");
+        out.extend_from_slice(b"\r\n");
+        if let Body::Bytes(bytes) = &self.body {
+            out.extend_from_slice(bytes);
+        }
+        out
+    }
+}
+
+/// Appends `HTTP/1.1 200 OK` and its line end.
+pub(super) fn status_line(out: &mut Vec<u8>, status: u16) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(&decimal(status));
+    out.push(b' ');
+    out.extend_from_slice(reason(status).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn decimal(status: u16) -> [u8; 3] {
+    let digit = |n: u16| b'0' + u8::try_from(n % 10).unwrap_or(0);
+    [digit(status / 100), digit(status / 10), digit(status)]
+}
+
+/// Appends one header field. A line end inside a value would make two fields of one: it becomes a space.
+pub(super) fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+        out.extend(value.iter().map(|&b| if matches!(b, b'\r' | b'\n' | 0) { b' ' } else { b }));
+    } else {
+        out.extend_from_slice(value);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The standard phrase of a status (RFC 9110 section 15), empty for one without.
+pub fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        206 => "Partial Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
+        _ => "",
+    }
+}
+
+/// How a response's body is delimited for this client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Delimiter {
+    /// A response without a body whatever its header says: to HEAD, 204, 304.
+    None,
+    /// This many bytes to come.
+    Length(u64),
+    /// Chunks.
+    Chunks,
+    /// The end of the connection.
+    Close,
+}
+
+/// How far the response to the current request was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Nothing is written: an error can still become a response.
+    None,
+    /// Some of it is: an error can only end the connection.
+    Started,
+    /// All of it is.
+    Complete,
+}
+
+/// Writes the body of a response as it comes. Dropped without [`finish`](Self::finish), the response
+/// is cut: the connection ends without the mark of a complete body.
+pub struct ResponseWriter<'e> {
+    pub(super) conn: &'e Conn,
+    pub(super) seat: &'e Seat,
+    /// The head, until it is written with the first piece of body.
+    pub(super) pending: &'e mut Vec<u8>,
+    pub(super) copy: &'e mut CopyBuffer,
+    pub(super) delimiter: Delimiter,
+    pub(super) rate: MinimumRate,
+    pub(super) progress: &'e mut Progress,
+}
+
+impl std::fmt::Debug for ResponseWriter<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseWriter").field("delimiter", &self.delimiter).finish_non_exhaustive()
+    }
+}
+
+impl ResponseWriter<'_> {
+    /// Whether body bytes are sent at all (not to HEAD, 204, 304).
+    pub fn has_body(&self) -> bool {
+        self.delimiter != Delimiter::None
+    }
+
+    /// Writes a piece of body, at once.
+    ///
+    /// # Errors
+    /// The client is gone or too slow, or more is written than the length that was announced.
+    pub fn write(&mut self, data: &[u8]) -> io::Result<()> {
+        match &mut self.delimiter {
+            _ if data.is_empty() => Ok(()),
+            Delimiter::None => Ok(()),
+            Delimiter::Length(left) => {
+                *left = left
+                    .checked_sub(data.len() as u64)
+                    .ok_or_else(|| io::Error::other("a body longer than its announced length"))?;
+                self.put(data, b"")
+            }
+            Delimiter::Close => self.put(data, b""),
+            Delimiter::Chunks => {
+                let _ = write!(self.pending, "{:x}\r\n", data.len());
+                self.put(data, b"\r\n")
+            }
+        }
+    }
+
+    /// Writes what is pending (a head without a body yet), so that the client sees it now.
+    ///
+    /// # Errors
+    /// The client is gone or too slow.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if self.pending.is_empty() { Ok(()) } else { self.put(b"", b"") }
+    }
+
+    /// Ends the body.
+    ///
+    /// # Errors
+    /// The client is gone or too slow, or bytes are missing from the announced length.
+    pub fn finish(mut self) -> io::Result<()> {
+        match self.delimiter {
+            Delimiter::Chunks => self.put(b"0\r\n\r\n", b"")?,
+            Delimiter::Length(left) if left > 0 => {
+                return Err(io::Error::other("a body shorter than its announced length"));
+            }
+            _ => self.flush()?,
+        }
+        *self.progress = Progress::Complete;
+        Ok(())
+    }
+
+    fn put(&mut self, data: &[u8], end: &[u8]) -> io::Result<()> {
+        *self.progress = Progress::Started;
+        let (seat, rate) = (self.seat, &mut self.rate);
+        let total = self.pending.len() + data.len() + end.len();
+        let idle = |waited| {
+            seat.tick();
+            if rate.waited(waited) { Ok(()) } else { Err(io::Error::from(io::ErrorKind::TimedOut)) }
+        };
+        let written = if self.pending.is_empty() && end.is_empty() {
+            self.conn.write_all(&mut [IoSlice::new(data)], idle)
+        } else if total <= JOIN_BYTES {
+            self.pending.extend_from_slice(data);
+            self.pending.extend_from_slice(end);
+            self.conn.write_all(&mut [IoSlice::new(self.pending)], idle)
+        } else {
+            let parts = &mut [IoSlice::new(self.pending), IoSlice::new(data), IoSlice::new(end)];
+            self.conn.write_all(parts, idle)
+        };
+        self.pending.clear();
+        written?;
+        self.rate.moved(total);
+        self.seat.moved(total);
+        Ok(())
+    }
+
+    /// Copies `from` to its end, each piece as it comes.
+    ///
+    /// # Errors
+    /// Which side failed, and how.
+    pub fn copy(&mut self, from: &mut dyn Read) -> Result<(), CopyError> {
+        // The buffer is taken out for the time, so that writing can use the rest of the writer.
+        let mut buffer = std::mem::take(self.copy);
+        let result = loop {
+            match from.read(buffer.get()) {
+                Ok(0) => break Ok(()),
+                Ok(n) => {
+                    if let Err(error) = self.write(&buffer.get()[..n]) {
+                        break Err(CopyError::Write(error));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(CopyError::Read(error)),
+            }
+        };
+        *self.copy = buffer;
+        result
+    }
+}
+
+/// Which side of a copy failed.
+#[derive(Debug)]
+pub enum CopyError {
+    /// The source.
+    Read(io::Error),
+    /// The client.
+    Write(io::Error),
+}
+
+impl CopyError {
+    /// The error, whichever side it came from.
+    pub fn into_io(self) -> io::Error {
+        match self {
+            CopyError::Read(error) | CopyError::Write(error) => error,
+        }
+    }
+}

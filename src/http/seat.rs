@@ -1,0 +1,203 @@
+//! Who occupies a thread: a request that lasts gives up its place in the pool and is counted as a
+//! stream instead, so that slow peers can never use the pool up.
+use super::error::HttpError;
+use super::limits::STREAM_AFTER;
+use crate::base::lock::lock;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::{Shutdown, TcpStream};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+/// Counters of the front, each since its start unless said otherwise.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Connections accepted.
+    pub accepted: AtomicU64,
+    /// Failed accepts (out of descriptors, aborted connections).
+    pub accept_errors: AtomicU64,
+    /// Connections refused or closed because of a bound.
+    pub shed: AtomicU64,
+    /// Requests served.
+    pub requests: AtomicU64,
+    /// Requests whose handler panicked.
+    pub panics: AtomicU64,
+    /// Open connections now.
+    pub connections: Arc<AtomicUsize>,
+    /// Streams now.
+    pub streams: AtomicUsize,
+    /// Held requests now.
+    pub held: AtomicUsize,
+    /// Pool threads now, streams aside.
+    pub threads: AtomicUsize,
+}
+
+/// A request counted as a stream.
+#[derive(Debug)]
+struct Stream {
+    socket: Weak<TcpStream>,
+    since: Instant,
+    moved: Arc<AtomicU64>,
+}
+
+impl Stream {
+    /// Bytes a second since the request began.
+    fn rate(&self) -> u64 {
+        let ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+        self.moved.load(Ordering::Relaxed).saturating_mul(1000) / ms
+    }
+}
+
+/// All streams of the front, both kinds: slow requests, which the slowest of make room for others,
+/// and long-lived ones by design, which do not.
+#[derive(Debug)]
+pub(super) struct Streams {
+    max: usize,
+    next: AtomicU64,
+    slow: Mutex<HashMap<u64, Stream>>,
+    stats: Arc<Stats>,
+}
+
+impl Streams {
+    pub(super) fn new(max: usize, stats: Arc<Stats>) -> Self {
+        Streams { max, next: AtomicU64::new(1), slow: Mutex::new(HashMap::new()), stats }
+    }
+
+    /// Counts a slow request; over the bound the slowest of them is cut to make room.
+    fn admit_slow(&self, stream: Stream) -> u64 {
+        let key = self.next.fetch_add(1, Ordering::Relaxed);
+        let victim = {
+            let mut slow = lock(&self.slow);
+            slow.insert(key, stream);
+            if self.stats.streams.fetch_add(1, Ordering::Relaxed) >= self.max {
+                let slowest = slow.iter().min_by_key(|(_, s)| (s.rate(), s.since)).map(|(k, _)| *k);
+                slowest.and_then(|k| slow.get_mut(&k)).and_then(|s| std::mem::take(&mut s.socket).upgrade())
+            } else {
+                None
+            }
+        };
+        if let Some(socket) = victim {
+            self.stats.shed.fetch_add(1, Ordering::Relaxed);
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        key
+    }
+
+    fn admit_long_lived(&self) -> bool {
+        let admit = |now| (now < self.max).then_some(now + 1);
+        self.stats.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit).is_ok()
+    }
+
+    fn release(&self, key: u64) {
+        lock(&self.slow).remove(&key);
+        self.stats.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What the pool does when one of its threads becomes a stream's.
+pub(super) trait Crew {
+    /// The calling thread no longer counts; another may take its place.
+    fn left(&self);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Pool,
+    /// A stream under this key, 0 for a long-lived one.
+    Stream(u64),
+}
+
+struct Inner {
+    crew: Arc<dyn Crew>,
+    streams: Arc<Streams>,
+    place: Cell<Place>,
+    began: Cell<Instant>,
+    socket: RefCell<Weak<TcpStream>>,
+    moved: Arc<AtomicU64>,
+}
+
+/// A thread's place, in the pool or among the streams. Clones are the same seat; it stays on its thread.
+#[derive(Clone)]
+pub struct Seat(Rc<Inner>);
+
+impl std::fmt::Debug for Seat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Seat").field(&self.0.place.get()).finish()
+    }
+}
+
+impl Seat {
+    pub(super) fn new(crew: Arc<dyn Crew>, streams: Arc<Streams>) -> Seat {
+        Seat(Rc::new(Inner {
+            crew,
+            streams,
+            place: Cell::new(Place::Pool),
+            began: Cell::new(Instant::now()),
+            socket: RefCell::new(Weak::new()),
+            moved: Arc::new(AtomicU64::new(0)),
+        }))
+    }
+
+    /// A request begins.
+    pub(super) fn begin(&self, socket: &Arc<TcpStream>) {
+        self.0.began.set(Instant::now());
+        *self.0.socket.borrow_mut() = Arc::downgrade(socket);
+        self.0.moved.store(0, Ordering::Relaxed);
+    }
+
+    /// How long the request has lasted.
+    pub fn age(&self) -> Duration {
+        self.0.began.get().elapsed()
+    }
+
+    /// The request had to wait; one that has lasted a quarter of a second becomes a stream.
+    pub fn tick(&self) {
+        let inner = &*self.0;
+        if inner.place.get() == Place::Pool && self.age() >= STREAM_AFTER {
+            let key = inner.streams.admit_slow(Stream {
+                socket: inner.socket.borrow().clone(),
+                since: inner.began.get(),
+                moved: Arc::clone(&inner.moved),
+            });
+            inner.place.set(Place::Stream(key));
+            inner.crew.left();
+        }
+    }
+
+    /// The request is long-lived by design (an event stream, a tunnel, a wait).
+    ///
+    /// # Errors
+    /// 503 when there are as many streams as allowed.
+    pub fn leave_pool(&self) -> Result<(), HttpError> {
+        let inner = &*self.0;
+        if inner.place.get() == Place::Pool {
+            if !inner.streams.admit_long_lived() {
+                return Err(HttpError::overloaded("too many streams are open"));
+            }
+            inner.place.set(Place::Stream(0));
+            inner.crew.left();
+        }
+        Ok(())
+    }
+
+    /// Bytes went through, in either direction.
+    pub fn moved(&self, bytes: usize) {
+        if self.0.place.get() != Place::Pool {
+            self.0.moved.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// The request is over; false when the thread had become a stream's and is to ask for its place
+    /// in the pool again.
+    pub(super) fn end(&self) -> bool {
+        match self.0.place.replace(Place::Pool) {
+            Place::Pool => true,
+            Place::Stream(key) => {
+                self.0.streams.release(key);
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What the standard library's sockets lack: a backlog, timeouts a listener hands down, waiting for
+//! one of several things, looking without taking.
+use super::limits::STREAM_AFTER;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, listen, recv, setsockopt,
+    socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
+/// One blocking step of I/O: after it the waits are counted, deadlines looked at, peers checked.
+pub const IO_TICK: Duration = STREAM_AFTER;
+
+/// How long a worker waits on a connection for the next request (the kernel rounds up to its tick).
+const LINGER: Duration = Duration::from_millis(2);
+
+/// Connections the kernel queues for us; with the usual 128 a burst of 500 takes seconds.
+const BACKLOG: i32 = 4096;
+
+/// Opens a listening socket. What is set here, accepted connections inherit.
+pub(super) fn open_listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
+    setsockopt(&fd, sockopt::KeepAlive, &true)?;
+    setsockopt(&fd, sockopt::ReceiveTimeout, &timeval(LINGER))?;
+    setsockopt(&fd, sockopt::SendTimeout, &timeval(IO_TICK))?;
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+    listen(&fd, Backlog::new(BACKLOG).unwrap_or(Backlog::MAXCONN))?;
+    Ok(fd.into())
+}
+
+/// A read of the wrapped server that waits at most one tick.
+pub fn set_read_tick(stream: &TcpStream) -> io::Result<()> {
+    setsockopt(stream, sockopt::ReceiveTimeout, &timeval(IO_TICK))?;
+    setsockopt(stream, sockopt::SendTimeout, &timeval(IO_TICK))?;
+    Ok(())
+}
+
+fn timeval(duration: Duration) -> TimeVal {
+    TimeVal::microseconds(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// What [`wait`] saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// The first socket is ready (or failed, which the next call on it will tell).
+    Ready,
+    /// The watched peer has gone.
+    PeerGone,
+    /// Neither, in that time.
+    Timeout,
+}
+
+/// Waits until `socket` can be read (or written), for at most `timeout`. If `peer` is given, its going
+/// away ends the wait too: its data does not, or pipelined requests would spin us.
+///
+/// # Errors
+/// Those of `poll(2)`, except EINTR.
+pub fn wait(
+    socket: &impl AsFd,
+    write: bool,
+    peer: Option<&TcpStream>,
+    timeout: Duration,
+) -> io::Result<Readiness> {
+    let events = if write { PollFlags::POLLOUT } else { PollFlags::POLLIN };
+    // nix does not name this one; what it cannot name it reports as None.
+    let hang_up = PollFlags::from_bits_retain(libc::POLLRDHUP);
+    let watched = peer.map_or(socket.as_fd(), AsFd::as_fd);
+    let mut both = [PollFd::new(socket.as_fd(), events), PollFd::new(watched, hang_up)];
+    let used = if peer.is_some() { 2 } else { 1 };
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let ms = u16::try_from(left.as_millis()).unwrap_or(u16::MAX);
+        match poll(&mut both[..used], PollTimeout::from(ms)) {
+            Ok(0) | Err(Errno::EINTR) if left.as_millis() > u128::from(u16::MAX) => {}
+            Ok(0) => return Ok(Readiness::Timeout),
+            Ok(_) => {
+                let [first, second] = &both;
+                return Ok(match (first.any(), used == 2 && second.revents() != Some(PollFlags::empty())) {
+                    (Some(true), _) => Readiness::Ready,
+                    (_, true) => Readiness::PeerGone,
+                    _ => Readiness::Timeout,
+                });
+            }
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// What stands at the front of a socket's receive queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peek {
+    /// Nothing; the connection is open.
+    Nothing,
+    /// This many bytes, up to the size of the buffer.
+    Bytes(usize),
+    /// The peer has closed, or the connection failed.
+    Closed,
+}
+
+/// Looks at what is to be read without taking it or waiting for it.
+pub fn peek(stream: &TcpStream, buffer: &mut [u8]) -> Peek {
+    match recv(stream.as_raw_fd(), buffer, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+        Ok(0) => Peek::Closed,
+        Ok(n) => Peek::Bytes(n),
+        Err(Errno::EAGAIN | Errno::EINTR) => Peek::Nothing,
+        Err(_) => Peek::Closed,
+    }
+}
+
+/// Reads what is there; `None` when nothing is yet.
+pub(super) fn recv_now(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    match recv(stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+        Ok(n) => Ok(Some(n)),
+        Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Whether the peer has closed its side, or the connection failed.
+pub fn peer_gone(stream: &TcpStream) -> bool {
+    let mut watched = [PollFd::new(stream.as_fd(), PollFlags::from_bits_retain(libc::POLLRDHUP))];
+    match poll(&mut watched, PollTimeout::ZERO) {
+        Ok(0) | Err(Errno::EINTR) => false,
+        Ok(_) | Err(_) => true,
+    }
+}

@@ -1,0 +1,113 @@
+//! A response that arrives while the request's body is still being sent (413, 401, …): read from the
+//! raw connection, passed on, and both connections end.
+use super::forward::bad_gateway;
+use super::headers;
+use crate::http::{CopyError, Decoder, Exchange, HttpError, IO_TICK, Length, Readiness, read_response_head, wait};
+use std::io::{self, ErrorKind, Read};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+/// A raw connection read through what was read ahead.
+struct Raw<'u> {
+    upstream: &'u TcpStream,
+    client: &'u TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Raw<'_> {
+    fn fill(&mut self) -> io::Result<usize> {
+        let mut piece = [0; 4096];
+        let n = read_waiting(self.upstream, self.client, &mut piece)?;
+        self.buffer.extend_from_slice(&piece[..n]);
+        Ok(n)
+    }
+}
+
+fn read_waiting(mut upstream: &TcpStream, client: &TcpStream, out: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match upstream.read(out) {
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                if wait(upstream, false, Some(client), IO_TICK * 4)? == Readiness::PeerGone {
+                    return Err(ErrorKind::ConnectionAborted.into());
+                }
+            }
+            result => return result,
+        }
+    }
+}
+
+impl Read for Raw<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.buffer.is_empty() {
+            return read_waiting(self.upstream, self.client, out);
+        }
+        let n = out.len().min(self.buffer.len());
+        out[..n].copy_from_slice(&self.buffer[..n]);
+        self.buffer.drain(..n);
+        Ok(n)
+    }
+}
+
+/// Decodes a chunked body; an end before its last chunk is an error.
+struct Chunked<'u> {
+    raw: Raw<'u>,
+    decoder: Decoder,
+}
+
+impl Read for Chunked<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let decoded = self.decoder.decode(&self.raw.buffer, out);
+            let (used, made) = decoded.map_err(|error| io::Error::other(error.to_string()))?;
+            self.raw.buffer.drain(..used);
+            if made > 0 || self.decoder.is_done() {
+                return Ok(made);
+            }
+            if self.raw.fill()? == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
+/// Passes the response on; `Err(None)` when the client has gone.
+pub(super) fn relay(exchange: &mut Exchange<'_>, upstream: &TcpStream) -> Result<(), Option<HttpError>> {
+    let client = Arc::clone(exchange.client());
+    let failed = |what: &str| Some(bad_gateway("upstream_failed", &format!("the wrapped server failed: {what}")));
+    let mut raw = Raw { upstream, client: &client, buffer: Vec::new() };
+    let head = loop {
+        match read_response_head(&raw.buffer).map_err(failed)? {
+            Some(head) if head.status < 200 && head.status != 101 => drop(raw.buffer.drain(..head.bytes)),
+            Some(head) => break head,
+            None => match raw.fill() {
+                Ok(0) => return Err(failed("it closed the connection before the request was sent")),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => return Err(None),
+                Err(error) => return Err(failed(&error.to_string())),
+            },
+        }
+    };
+    if head.status == 101 {
+        return Err(failed("it switched protocols without being asked"));
+    }
+    raw.buffer.drain(..head.bytes);
+    exchange.close_after();
+    let mut out = exchange.begin(head.status);
+    let fields = head.fields.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+    for (name, value) in headers::for_response(fields) {
+        out.field(name, value);
+    }
+    let length = if let Length::Bytes(n) = head.length { Some(n) } else { None };
+    let mut writer = out.body(length);
+    let copied = match head.length {
+        _ if !writer.has_body() => Ok(()),
+        Length::Bytes(n) => writer.copy(&mut raw.take(n)),
+        Length::Close => writer.copy(&mut raw),
+        Length::Chunks => writer.copy(&mut Chunked { raw, decoder: Decoder::new() }),
+    };
+    match copied {
+        Ok(()) => writer.finish().map_err(|_| None),
+        Err(CopyError::Write(_)) => Err(None),
+        Err(CopyError::Read(error)) => Err(failed(&error.to_string())),
+    }
+}

@@ -1,0 +1,277 @@
+//! One request through to the wrapped server and its response back; what to do when that fails.
+use super::early;
+use super::failure;
+use super::headers;
+use super::target;
+use super::upstream::{CallGuard, Interruption, Upstream};
+use crate::base::lock::lock;
+use crate::http::{BodyError, CopyError, Exchange, Framing, HttpError, Length, Method, Served, body_length};
+use crate::supervisor::{InFlight, NotReady, State, Supervisor};
+use std::io::Read;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::time::Duration;
+use ureq::http::uri::{Authority, Uri};
+use ureq::http::{self, HeaderValue, Request, StatusCode};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::NextTimeout;
+use ureq::{Agent, Body, SendBody};
+
+/// Bytes of a response head; above: 502.
+const RESPONSE_HEAD_BYTES: usize = 64 * 1024;
+/// Idle connections kept to the wrapped server: one a pool thread.
+const IDLE_CONNECTIONS: usize = 256;
+/// How long one is kept. Web servers close theirs after two seconds or more; ours go first, so that a
+/// request rarely meets a connection that is just being closed.
+const IDLE_AGE: Duration = Duration::from_millis(1500);
+/// How often a repeatable request is tried on one life of the wrapped server: at once, again on a new
+/// connection, and once more after it was held.
+const ATTEMPTS: u32 = 3;
+
+/// What users set.
+#[derive(Clone, Debug)]
+pub struct RelaySettings {
+    /// How long a request is held while the wrapped server is not ready.
+    pub hold_timeout: Duration,
+    /// How long the wrapped server may take to begin its answer; `None` = as long as it wants.
+    pub upstream_timeout: Option<Duration>,
+}
+
+/// The relay: turns exchanges into calls of the wrapped server.
+#[derive(Debug)]
+pub struct Relay {
+    supervisor: Supervisor,
+    settings: RelaySettings,
+    /// The HTTP client of the current life of the wrapped server, with that life's number: after a
+    /// restart no connection of an earlier life is ever used.
+    client: Mutex<Option<(u64, Client)>>,
+}
+
+#[derive(Clone, Debug)]
+struct Client {
+    agent: Agent,
+    authority: Authority,
+}
+
+/// How an attempt ended without an answer for the client.
+enum Failure {
+    /// The client has gone.
+    Gone,
+    /// An error that repeating cannot mend.
+    Final(HttpError),
+    /// Nothing of a response arrived and the request may be sent again.
+    Repeatable(HttpError),
+}
+
+impl Relay {
+    /// A relay to the supervisor's server.
+    pub fn new(supervisor: Supervisor, settings: RelaySettings) -> Relay {
+        Relay { supervisor, settings, client: Mutex::new(None) }
+    }
+
+    /// Passes a request on and its response back.
+    ///
+    /// # Errors
+    /// 413, 502, 503 and 504 of our own; the wrapped server's pass through as they are.
+    pub fn serve(&self, exchange: &mut Exchange<'_>) -> Result<Served, HttpError> {
+        exchange.limit_body(exchange.limits().max_body)?;
+        loop {
+            let flight = match self.supervisor.enter() {
+                Ok(flight) => flight,
+                Err(NotReady { state }) => return self.hold(exchange, state),
+            };
+            let generation = flight.generation;
+            match self.attempt(exchange, &flight) {
+                Ok(()) => return Ok(Served::Done),
+                Err(Failure::Gone) => return Ok(Served::Gone),
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Repeatable(error)) => {
+                    drop(flight);
+                    let attempts = exchange.note_attempt(generation);
+                    log::debug!("attempt {attempts} on life {generation}: {}", error.message);
+                    if attempts + 1 == ATTEMPTS {
+                        self.supervisor.report_dead(generation);
+                        return self.hold(exchange, State::Starting);
+                    }
+                    if attempts >= ATTEMPTS {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a held request has a chance, or its refusal is certain.
+    pub fn can_resume(&self) -> bool {
+        self.supervisor.status().state == State::Ready
+    }
+
+    /// Keeps the request until the server is ready, if it is coming and there is time left.
+    fn hold(&self, exchange: &mut Exchange<'_>, state: State) -> Result<Served, HttpError> {
+        let held = exchange.held_since().map_or(Duration::ZERO, |since| since.elapsed());
+        let coming = !matches!(state, State::Stopped | State::Failed);
+        if coming && held < self.settings.hold_timeout {
+            return Ok(Served::Hold(self.settings.hold_timeout));
+        }
+        let page = failure::response(exchange.head(), &self.supervisor);
+        Ok(if exchange.respond(page).is_ok() { Served::Done } else { Served::Gone })
+    }
+
+    fn client(&self, flight: &InFlight) -> Result<Client, HttpError> {
+        let mut current = lock(&self.client);
+        if let Some((generation, client)) = &*current {
+            if *generation == flight.generation {
+                return Ok(client.clone());
+            }
+        }
+        let authority = Authority::try_from(flight.upstream.to_string()).map_err(|error| {
+            log::error!("{} is no authority: {error}", flight.upstream);
+            HttpError::internal()
+        })?;
+        let client = Client { agent: self.agent(flight.upstream), authority };
+        *current = Some((flight.generation, client.clone()));
+        Ok(client)
+    }
+
+    fn agent(&self, upstream: SocketAddr) -> Agent {
+        let config = Agent::config_builder()
+            .proxy(None)
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent("")
+            .accept("")
+            .accept_encoding("")
+            .allow_non_standard_methods(true)
+            .max_response_header_size(RESPONSE_HEAD_BYTES)
+            .max_idle_connections(IDLE_CONNECTIONS)
+            .max_idle_connections_per_host(IDLE_CONNECTIONS)
+            .max_idle_age(IDLE_AGE)
+            .timeout_recv_response(self.settings.upstream_timeout)
+            .build();
+        Agent::with_parts(config, Upstream(upstream), NoResolver(upstream))
+    }
+
+    fn attempt(&self, exchange: &mut Exchange<'_>, flight: &InFlight) -> Result<(), Failure> {
+        let client = self.client(flight).map_err(Failure::Final)?;
+        let head = exchange.head();
+        let mut request = Request::new(());
+        *request.method_mut() = http::Method::from_bytes(head.method_bytes())
+            .map_err(|_| Failure::Final(HttpError::new(400, "malformed_request", "the method is malformed")))?;
+        *request.uri_mut() = target::uri(&client.authority, head.target())
+            .map_err(|_| Failure::Final(HttpError::new(400, "malformed_request", "the target is malformed")))?;
+        *request.headers_mut() = headers::for_request(head, exchange.peer().ip());
+        let has_body = head.has_body();
+        match head.framing() {
+            Framing::Length(length) if has_body => {
+                request.headers_mut().insert("content-length", HeaderValue::from(length));
+            }
+            Framing::Chunked => {}
+            // A method that usually has a body says that it has none.
+            _ if matches!(head.method(), Method::Post | Method::Put | Method::Patch) => {
+                request.headers_mut().insert("content-length", HeaderValue::from(0));
+            }
+            _ => {}
+        }
+        let repeatable = head.method().is_repeatable() && !has_body;
+        let call = CallGuard::enter(exchange.client(), exchange.seat(), head.bytes().len());
+        let answer = if has_body {
+            client.agent.run(request.map(|()| SendBody::from_reader(&mut exchange.body())))
+        } else {
+            client.agent.run(request)
+        };
+        match answer {
+            Ok(response) => respond(exchange, &call, response),
+            Err(ureq::Error::Io(error)) if interruption(&error) == Some(Interruption::EarlyResponse) => {
+                let Some(upstream) = call.take_early() else {
+                    return Err(Failure::Final(HttpError::internal()));
+                };
+                early::relay(exchange, &upstream).map_err(|e| e.map_or(Failure::Gone, Failure::Final))
+            }
+            Err(error) => Err(classify(&call, error, repeatable)),
+        }
+    }
+}
+
+/// Passes the response on. What is malformed in it becomes a 502 while nothing of it was sent.
+fn respond(
+    exchange: &mut Exchange<'_>,
+    call: &CallGuard,
+    mut response: http::Response<Body>,
+) -> Result<(), Failure> {
+    let bad = |what: &str| Failure::Final(bad_gateway("upstream_malformed", what));
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(bad("the wrapped server switched protocols without being asked"));
+    }
+    let fields = response.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let length = match body_length(fields.clone()).map_err(bad)? {
+        Length::Bytes(n) => Some(n),
+        Length::Chunks | Length::Close => None,
+    };
+    let mut head = exchange.begin(response.status().as_u16());
+    for (name, value) in headers::for_response(fields.map(|(name, value)| (name.as_bytes(), value))) {
+        head.field(name, value);
+    }
+    let mut writer = head.body(length);
+    if writer.has_body() && length != Some(0) && !call.has_buffered() {
+        // Its body may be long in coming: the client sees the head now.
+        writer.flush().map_err(|_| Failure::Gone)?;
+    }
+    let copied = if writer.has_body() { writer.copy(&mut response.body_mut().as_reader()) } else { Ok(()) };
+    match copied {
+        Ok(()) => writer.finish().map_err(|_| Failure::Gone),
+        Err(CopyError::Write(_)) => Err(Failure::Gone),
+        Err(CopyError::Read(error)) if interruption(&error) == Some(Interruption::ClientGone) => {
+            Err(Failure::Gone)
+        }
+        Err(CopyError::Read(error)) => Err(bad(&format!("the wrapped server's answer broke off: {error}"))),
+    }
+}
+
+/// What a failed call means.
+fn classify(call: &CallGuard, error: ureq::Error, repeatable: bool) -> Failure {
+    if let ureq::Error::Io(io) = &error {
+        if interruption(io) == Some(Interruption::ClientGone) {
+            return Failure::Gone;
+        }
+        if let Some(body) = BodyError::of(io) {
+            return Failure::Final(body.into());
+        }
+    }
+    if let ureq::Error::Timeout(_) = error {
+        let text = "the wrapped server did not answer in time";
+        return Failure::Final(HttpError::new(504, "upstream_timeout", text));
+    }
+    let failed = bad_gateway("upstream_failed", &format!("the wrapped server failed: {error}"));
+    // Never sent at all, or harmless to send twice.
+    if !call.is_answered() && (!call.is_sent() || repeatable) {
+        Failure::Repeatable(failed)
+    } else {
+        Failure::Final(failed)
+    }
+}
+
+fn interruption(error: &std::io::Error) -> Option<Interruption> {
+    error.get_ref()?.downcast_ref().copied()
+}
+
+pub(super) fn bad_gateway(code: &'static str, message: &str) -> HttpError {
+    HttpError::new(502, code, message)
+}
+
+/// Never asks anybody: there is one address.
+#[derive(Debug)]
+struct NoResolver(SocketAddr);
+
+impl Resolver for NoResolver {
+    fn resolve(
+        &self,
+        _: &Uri,
+        _: &ureq::config::Config,
+        _: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut addresses = self.empty();
+        addresses.push(self.0);
+        Ok(addresses)
+    }
+}
