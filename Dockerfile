@@ -17,8 +17,6 @@ RUN apk add --no-cache musl-dev
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY src src
-# Cargo.toml names no example or test, but cargo wants the README that it does name.
-COPY README.md ./
 RUN cargo build --release --locked --bin simple-artifact-server
 
 FROM scratch
