@@ -317,6 +317,24 @@ fn nothing_async_is_locked() {
 }
 
 #[test]
+fn every_dependency_has_its_reason() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let reasons = fs::read_to_string(root().join("docs/dependencies.md")).unwrap();
+    let mut names = BTreeSet::new();
+    let mut section = "";
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            section = line;
+        } else if section.ends_with("dependencies]") {
+            names.extend(line.split_once(" = ").map(|(name, _)| name));
+        }
+    }
+    assert!(names.contains("ureq"), "Cargo.toml is not as expected");
+    let missing = names.iter().filter(|name| !reasons.contains(&format!("\n| `{name}` |")));
+    none(&missing.map(|name| format!("docs/dependencies.md: no row for {name}")).collect::<Vec<_>>());
+}
+
+#[test]
 fn unsafe_stays_with_sockets_and_processes() {
     let strays = sources()
         .into_iter()
