@@ -1,0 +1,174 @@
+"""Starts the server under test on free ports, in a directory of its own, and ends it again.
+
+    with frag.Server("python3 app.py") as server:
+        server.request("GET", "/_frag/status")
+
+For shell scripts: `python3 frag.py ports 2` prints that many free ports.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+LOOPBACK = "127.0.0.1"
+SMALL_SCALE = os.environ.get("CI") == "true"
+START_SECONDS = 15
+STOP_SECONDS = 30
+
+
+def free_ports(count):
+    """Ports nobody listens on now, all different: each stays bound until all are known."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((LOOPBACK, 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def wait_for(condition, seconds, what):
+    """Asks until it is so; what it returned last. Fails loudly when the time is over."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise SystemExit(f"not within {seconds} s: {what}")
+        time.sleep(0.01)
+
+
+def listens(port):
+    try:
+        socket.create_connection((LOOPBACK, port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def sink(path=HERE / "sink.py"):
+    """The command of the app that hashes what it gets and sends as much as it is asked for."""
+    return f"{sys.executable} {path}"
+
+
+class Server:
+    def __init__(self, command, *flags, environment=None):
+        self.temporary = tempfile.TemporaryDirectory(prefix="frag-e2e-")
+        self.root = pathlib.Path(self.temporary.name, "root")
+        self.root.mkdir()
+        self.port, self.app_port = free_ports(2)
+        self.argv = [os.environ["FRAG_BIN"], "--command", command, "--host", LOOPBACK]
+        self.argv += ["--port", str(self.port), "--subprocess-port", str(self.app_port), *flags]
+        self.environment = dict(os.environ, **(environment or {}))
+        self.log = pathlib.Path(self.temporary.name, "log")
+        self.process = None
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
+        return self
+
+    def __exit__(self, kind, *_):
+        self.stop()
+        if kind is not None:
+            print(f"-- log of the server:\n{self.log.read_text(errors='replace')[-4000:]}")
+        self.temporary.cleanup()
+
+    def start(self):
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                self.argv,
+                cwd=self.root,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_for(lambda: self.process.poll() is not None or listens(self.port), START_SECONDS, "it listens")
+        if self.process.poll() is not None:
+            raise SystemExit(f"the server ended with {self.process.returncode} at start")
+
+    def stop(self):
+        """SIGTERM, and the exit code; None if it was not running."""
+        if self.process is None or self.process.poll() is not None:
+            return None
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise SystemExit(f"it did not stop within {STOP_SECONDS} s of SIGTERM") from None
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def wait_ready(self):
+        status, body = self.request("GET", "/_frag/await?timeout=15")
+        if status != 200:
+            raise SystemExit(f"await: {status} {body!r}")
+
+    def connect(self, timeout=60):
+        return http.client.HTTPConnection(LOOPBACK, self.port, timeout=timeout)
+
+    def request(self, method, path, body=None, headers=None):
+        """One request on a connection of its own: (status, body)."""
+        connection = self.connect()
+        try:
+            connection.request(method, path, body=body, headers=headers or {})
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def json(self, method, path, **more):
+        status, body = self.request(method, path, **more)
+        return status, json.loads(body)
+
+    def memory_kib(self, name="VmRSS"):
+        """A line of /proc/PID/status; VmHWM is the highest VmRSS since the start."""
+        text = pathlib.Path("/proc", str(self.process.pid), "status").read_text()
+        return int(re.search(rf"{name}:\s+(\d+) kB", text)[1])
+
+
+class MemoryWatch:
+    """Samples the server's RSS until it is left; `highest_kib` is then the highest seen."""
+
+    def __init__(self, server, every_seconds=0.02):
+        self.server, self.every_seconds = server, every_seconds
+        self.highest_kib = self.samples = 0
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.watch)
+
+    def watch(self):
+        while not self.over.wait(self.every_seconds):
+            self.highest_kib = max(self.highest_kib, self.server.memory_kib())
+            self.samples += 1
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+        # The kernel's own maximum misses nothing between two samples.
+        self.highest_kib = max(self.highest_kib, self.server.memory_kib("VmHWM"))
+
+
+if __name__ == "__main__" and sys.argv[1:2] == ["ports"]:
+    print(*free_ports(int(sys.argv[2])))
