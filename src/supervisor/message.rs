@@ -1,0 +1,19 @@
+//! What handles ask of the watcher. Private to the supervisor.
+use crossbeam_channel::Sender;
+
+use super::status::ControlError;
+
+pub(super) type Reply = Result<(), ControlError>;
+
+pub(super) enum Message {
+    Restart(Sender<Reply>),
+    Start(Sender<Reply>),
+    Stop(Sender<Reply>),
+    Shutdown(Sender<Reply>),
+    /// An upload.
+    Changed,
+    /// The last request has left while draining.
+    Drained,
+    /// This generation refused a connection.
+    Dead(u64),
+}
