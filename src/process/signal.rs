@@ -51,6 +51,10 @@ pub(super) fn start(reap: impl Fn() + Send + 'static) -> io::Result<()> {
 }
 
 fn serve(mut pipe: PipeReader, reap: &impl Fn()) {
+    // Whoever started us may have left signals blocked; one thread that takes them is enough.
+    if let Err(error) = SigSet::empty().thread_set_mask() {
+        log::warn!("signals stay blocked: {error}");
+    }
     let mut numbers = [0; 64];
     loop {
         let count = match pipe.read(&mut numbers) {

@@ -176,7 +176,7 @@ fn prepare(parent: u32, user: Option<User>, nofile_soft: Option<u64>) -> io::Res
     // refuses to reset 32 and 33, which a parent may have left ignored. KILL and STOP answer an error,
     // which is right to ignore.
     unsafe {
-        for number in 1..=64 {
+        for number in 1..=64 as libc::c_long {
             let none = std::ptr::null_mut::<libc::c_void>();
             libc::syscall(libc::SYS_rt_sigaction, number, &raw const DEFAULT, none, KERNEL_SIGSET_BYTES);
         }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
-use super::logs::Logs;
+use super::logs::{LogStream, Logs};
 use super::message::Message;
 use super::status::{NotReady, State, Status};
 use crate::base::lock::lock;
@@ -101,6 +101,12 @@ impl Shared {
         if !pending.swap(true, Ordering::AcqRel) {
             self.send(message);
         }
+    }
+
+    /// Notes what we did to the server, in its log and in ours.
+    pub(super) fn say(&self, text: &str) {
+        self.logs.push(LogStream::System, text);
+        log::info!("server: {text}");
     }
 
     pub(super) fn status(&self) -> Status {

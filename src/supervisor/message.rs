@@ -17,3 +17,10 @@ pub(super) enum Message {
     /// This generation refused a connection.
     Dead(u64),
 }
+
+/// Answers everybody in `waiters` alike.
+pub(super) fn answer(waiters: &mut Vec<Sender<Reply>>, reply: &Reply) {
+    for waiter in waiters.drain(..) {
+        let _ = waiter.send(reply.clone());
+    }
+}

@@ -1,4 +1,5 @@
 //! One life of the server: its process, its exit, the reader of its output. The watcher owns it.
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -52,16 +53,35 @@ impl Running {
 }
 
 fn spawn(spec: &Spec, nofile_soft: Option<u64>) -> Spawn {
-    let ours = std::env::vars_os();
-    let kept = ours.filter(|(name, _)| name != "PORT" && !name.as_encoded_bytes().starts_with(b"FRAG_"));
     Spawn {
         argv: spec.command.iter().map(Into::into).collect(),
-        env: kept.chain([("PORT".into(), spec.port.to_string().into())]).collect(),
+        env: environment(std::env::vars_os(), spec.port),
         cwd: spec.cwd.clone(),
         stdin: Stdin::Null,
         user: spec.user,
         // A leader that dies by itself takes its workers along, or they would hold the port.
         kill_group_on_exit: true,
         nofile_soft,
+    }
+}
+
+/// `ours` without our settings, some of which are secrets, and with its port.
+fn environment(ours: impl Iterator<Item = (OsString, OsString)>, port: u16) -> Vec<(OsString, OsString)> {
+    ours.filter(|(name, _)| name != "PORT" && !name.as_encoded_bytes().starts_with(b"FRAG_"))
+        .chain([("PORT".into(), port.to_string().into())])
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_settings_do_not_reach_the_server() {
+        let ours =
+            [("PORT", "1"), ("FRAG_TOKEN", "secret"), ("PATH", "/bin"), ("MY_FRAG_", "x"), ("PORTS", "y")];
+        let kept = environment(ours.map(|(k, v)| (k.into(), v.into())).into_iter(), 9090);
+        let expected = [("PATH", "/bin"), ("MY_FRAG_", "x"), ("PORTS", "y"), ("PORT", "9090")];
+        assert_eq!(kept, expected.map(|(k, v)| (k.into(), v.into())));
     }
 }

@@ -2,22 +2,14 @@
 //! so control requests reach it in every phase.
 //!
 //! ```text
-//!            spawned                answers
-//!  launch ------------> starting ------------> ready
-//!  ^ ^ ^ \                 |  ^                 | |
-//!  | | |  \ port taken     |  '-- report_dead --' |
-//!  | | |   '-> port_busy   |                      |
-//!  | | |           |       |--- exit -------------+---> backoff, or failed
-//!  | | '-- retry --'       |                      |        |         |
-//!  | |                     '--- restart, stop ----'        |         |
-//!  | |                              v                      |         |
-//!  | |                           draining                  |         |
-//!  | |                              v                      |         |
-//!  | '---------- restart -------- stopping                 |         |
-//!  |                                v                      |         |
-//!  |                             stopped                   |         |
-//!  '------- start, restart ---------+---- retry, changed --+---------'
+//!          spawned              answers
+//! launch -----------> starting ---------> ready
+//!   |                  |    ^-- refuses --'  |
+//!   '-> port_busy      |---------------------|---- exit -----> backoff, or failed
+//!       (port taken)   '---------------------'- stop, restart -> draining -> stopping
 //! ```
+//! From stopping to launch (restart) or stopped (stop). Back to launch come port_busy and backoff when
+//! their time is over, these and failed after an upload, and all without a process on start or restart.
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -26,8 +18,7 @@ use crossbeam_channel::{Receiver, Sender, at, never, select};
 
 use super::Spec;
 use super::child::Shared;
-use super::logs::LogStream;
-use super::message::{Message, Reply};
+use super::message::{Message, Reply, answer};
 use super::policy::{Policy, Verdict, chance};
 use super::readiness;
 use super::running::Running;
@@ -249,7 +240,7 @@ impl Watcher {
         match Running::start(&self.spec, &self.shared) {
             Ok(running) => {
                 let (pid, started) = (running.pid, running.started);
-                self.say(&format!("started process {pid}"));
+                self.shared.say(&format!("started process {pid}"));
                 self.running = Some(running);
                 self.phase = Phase::Starting { probe_at: started, pause: readiness::FIRST_PAUSE };
                 self.shared.update(|child| {
@@ -260,7 +251,7 @@ impl Watcher {
                 answer(&mut self.run_waiters, &Ok(()));
             }
             Err((code, message)) => {
-                self.say(&message);
+                self.shared.say(&message);
                 self.retry_or_fail(Exit::Code(code), &message, Duration::ZERO);
                 answer(&mut self.run_waiters, &Err(ControlError::Spawn(message)));
             }
@@ -269,7 +260,7 @@ impl Watcher {
 
     fn port_busy(&mut self) {
         let message = format!("port {} is taken by a process that is not ours", self.spec.port);
-        self.say(&message);
+        self.shared.say(&message);
         let retry_at = Instant::now() + self.policy.blocked(chance());
         self.phase = Phase::Idle { until: Some(retry_at) };
         self.shared.update(|child| {
@@ -293,7 +284,7 @@ impl Watcher {
 
     /// Back to starting although the process lives.
     fn starting(&mut self, message: &str) {
-        self.say(message);
+        self.shared.say(message);
         let pause = readiness::FIRST_PAUSE;
         self.phase = Phase::Starting { probe_at: Instant::now() + pause, pause };
         self.shared.update(|child| {
@@ -314,7 +305,7 @@ impl Watcher {
     fn collect(&mut self) -> Option<Exit> {
         let exited = self.running.take()?.finish();
         if let Some(exit) = exited {
-            self.say(&exit.to_string());
+            self.shared.say(&exit.to_string());
         }
         self.shared.update(|child| (child.pid, child.exit) = (None, exited.or(child.exit)));
         exited
@@ -331,7 +322,7 @@ impl Watcher {
             (child.exit, child.retry_at, child.message) = (Some(exit), until, Some(message.to_owned()));
         });
         if state == State::Failed {
-            self.say("not started again");
+            self.shared.say("not started again");
             // If the last one was not fetched yet, that one will do.
             let _ = self.finished.try_send(exit);
         }
@@ -369,7 +360,7 @@ impl Watcher {
             return self.gone();
         }
         self.shared.processes.signal_group(pid, Signal::SIGKILL);
-        self.say(if killed { "still not gone after SIGKILL" } else { "not gone in time: SIGKILL" });
+        self.shared.say(if killed { "still not gone after SIGKILL" } else { "not gone in time: SIGKILL" });
         self.phase = Phase::Stopping { until: Instant::now() + KILL_WAIT, killed: true };
     }
 
@@ -400,16 +391,5 @@ impl Watcher {
             (child.state, child.retry_at, child.message) = (State::Stopped, None, None);
         });
         answer(&mut self.rest_waiters, &Ok(()));
-    }
-
-    fn say(&self, text: &str) {
-        self.shared.logs.push(LogStream::System, text);
-        log::info!("server: {text}");
-    }
-}
-
-fn answer(waiters: &mut Vec<Sender<Reply>>, reply: &Reply) {
-    for waiter in waiters.drain(..) {
-        let _ = waiter.send(reply.clone());
     }
 }
