@@ -1,0 +1,263 @@
+//! Reads a child's stdout and stderr on one thread, passes the bytes through, and cuts them into
+//! lines of bounded length. Knows nothing of what the lines are for.
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsFd;
+use std::process::{ChildStderr, ChildStdout};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// The longest line handed on, in bytes of UTF-8; the rest of a longer one becomes further lines.
+pub const LINE_BYTES: usize = 8 * 1024;
+/// How long after its process's end a pipe is read that somebody else still holds open.
+pub(super) const DRAIN: Duration = Duration::from_millis(500);
+const READ_BYTES: usize = 16 * 1024;
+
+/// One of a child's two output pipes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// The thread `output` of one child.
+#[derive(Debug)]
+pub struct Output {
+    /// Closed to say that the child has ended.
+    ended: Option<PipeWriter>,
+    done: Receiver<()>,
+}
+
+impl Output {
+    /// Starts reading. `on_line` gets each line without its line end; with `pass_through` the bytes
+    /// also go to our own stdout and stderr as they come.
+    ///
+    /// # Errors
+    /// When a pipe or a thread cannot be had.
+    pub fn start(
+        stdout: ChildStdout,
+        stderr: ChildStderr,
+        pass_through: bool,
+        mut on_line: impl FnMut(Stream, &str) + Send + 'static,
+    ) -> io::Result<Output> {
+        let (ended_reader, ended) = io::pipe()?;
+        let (finished, done) = bounded(1);
+        crate::base::thread::spawn("output", move || {
+            let mut out = Pipe::new(Stream::Stdout, stdout, pass_through);
+            let mut err = Pipe::new(Stream::Stderr, stderr, pass_through);
+            pump(&mut out, &mut err, ended_reader, &mut on_line);
+            out.lines.finish(|line| on_line(Stream::Stdout, line));
+            err.lines.finish(|line| on_line(Stream::Stderr, line));
+            let _ = finished.send(());
+        })?;
+        Ok(Output { ended: Some(ended), done })
+    }
+
+    /// Says that the process has ended, and waits until its last bytes have been handed on: up to
+    /// [`DRAIN`] if somebody else holds a pipe. The thread then ends by itself.
+    pub fn finish(mut self) {
+        self.ended = None;
+        let _ = self.done.recv_timeout(DRAIN + DRAIN / 5);
+    }
+}
+
+struct Pipe<R> {
+    stream: Stream,
+    /// None after its end.
+    reader: Option<R>,
+    pass_through: bool,
+    lines: Lines,
+}
+
+impl<R: Read + AsFd> Pipe<R> {
+    fn new(stream: Stream, reader: R, pass_through: bool) -> Self {
+        Pipe { stream, reader: Some(reader), pass_through, lines: Lines::default() }
+    }
+
+    /// Reads once what `poll` promised.
+    fn read(&mut self, buffer: &mut [u8], on_line: &mut impl FnMut(Stream, &str)) {
+        let Some(reader) = &mut self.reader else { return };
+        let bytes = match reader.read(buffer) {
+            Ok(count) if count > 0 => &buffer[..count],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
+            _ => return self.reader = None,
+        };
+        if self.pass_through {
+            // Our own stdout may be closed; the server goes on.
+            self.pass_through = match self.stream {
+                Stream::Stdout => write(&mut io::stdout().lock(), bytes),
+                Stream::Stderr => write(&mut io::stderr().lock(), bytes),
+            };
+        }
+        let stream = self.stream;
+        self.lines.push(bytes, |line| on_line(stream, line));
+    }
+}
+
+fn write(to: &mut impl Write, bytes: &[u8]) -> bool {
+    to.write_all(bytes).and_then(|()| to.flush()).is_ok()
+}
+
+/// Until both pipes have ended, or the child has and [`DRAIN`] is over.
+fn pump(
+    out: &mut Pipe<ChildStdout>,
+    err: &mut Pipe<ChildStderr>,
+    ended: PipeReader,
+    on_line: &mut impl FnMut(Stream, &str),
+) {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut ended = Some(ended);
+    let mut until: Option<Instant> = None;
+    while out.reader.is_some() || err.reader.is_some() {
+        let timeout = match until.map(|at| at.saturating_duration_since(Instant::now())) {
+            Some(Duration::ZERO) => return,
+            // poll(2) counts whole milliseconds; round up, else the last one would spin.
+            Some(left) => PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::ZERO),
+            None => PollTimeout::NONE,
+        };
+        let sources = [
+            out.reader.as_ref().map(AsFd::as_fd),
+            err.reader.as_ref().map(AsFd::as_fd),
+            ended.as_ref().map(AsFd::as_fd),
+        ];
+        let mut fds: Vec<_> =
+            sources.iter().flatten().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return log::error!("output can no longer be read: {error}"),
+        }
+        let mut ready = fds.iter().map(|fd| fd.any().unwrap_or(true));
+        let [out_ready, err_ready, ended_now] =
+            sources.map(|source| source.is_some() && ready.next() == Some(true));
+        if ended_now {
+            ended = None;
+            until = Some(Instant::now() + DRAIN);
+        }
+        if out_ready {
+            out.read(&mut buffer, on_line);
+        }
+        if err_ready {
+            err.read(&mut buffer, on_line);
+        }
+    }
+}
+
+/// Cuts bytes into lines of at most [`LINE_BYTES`] of text, never inside a character.
+#[derive(Default)]
+struct Lines {
+    line: String,
+    /// The first bytes of a character whose rest has not come yet, at most 3.
+    partial: Vec<u8>,
+    /// The line so far is the rest of an over-long one, so it counts only if it has text.
+    continued: bool,
+}
+
+impl Lines {
+    fn push(&mut self, bytes: &[u8], mut emit: impl FnMut(&str)) {
+        let joined;
+        let mut rest = bytes;
+        if !self.partial.is_empty() {
+            joined = [std::mem::take(&mut self.partial).as_slice(), bytes].concat();
+            rest = &joined;
+        }
+        while let Some(end) = rest.iter().position(|b| *b == b'\n') {
+            self.decode(&rest[..end], true, &mut emit);
+            self.end_line(&mut emit);
+            rest = &rest[end + 1..];
+        }
+        self.decode(rest, false, &mut emit);
+    }
+
+    /// What stands unfinished at the end of the stream.
+    fn finish(&mut self, mut emit: impl FnMut(&str)) {
+        let partial = std::mem::take(&mut self.partial);
+        self.decode(&partial, true, &mut emit);
+        if !self.line.is_empty() {
+            self.end_line(&mut emit);
+        }
+    }
+
+    fn end_line(&mut self, emit: &mut impl FnMut(&str)) {
+        if !(self.continued && self.line.is_empty()) {
+            emit(self.line.strip_suffix('\r').unwrap_or(&self.line));
+        }
+        self.line.clear();
+        self.continued = false;
+    }
+
+    /// Appends bytes without a newline. Unless `whole`, they may end inside a character.
+    fn decode(&mut self, bytes: &[u8], whole: bool, emit: &mut impl FnMut(&str)) {
+        let mut chunks = bytes.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
+            self.append(chunk.valid(), emit);
+            let invalid = chunk.invalid();
+            if invalid.is_empty() {
+                continue;
+            }
+            let incomplete = std::str::from_utf8(invalid).is_err_and(|e| e.error_len().is_none());
+            if !whole && chunks.peek().is_none() && incomplete {
+                self.partial = invalid.to_vec();
+            } else {
+                self.append("\u{FFFD}", emit);
+            }
+        }
+    }
+
+    fn append(&mut self, mut text: &str, emit: &mut impl FnMut(&str)) {
+        while self.line.len() + text.len() > LINE_BYTES {
+            let mut cut = LINE_BYTES - self.line.len();
+            while !text.is_char_boundary(cut) {
+                cut -= 1;
+            }
+            let (head, tail) = text.split_at(cut);
+            self.line.push_str(head);
+            emit(&self.line);
+            self.line.clear();
+            self.continued = true;
+            text = tail;
+        }
+        self.line.push_str(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(chunks: &[&[u8]]) -> Vec<String> {
+        let (mut lines, mut seen) = (Lines::default(), Vec::new());
+        for chunk in chunks {
+            lines.push(chunk, |line| seen.push(line.to_owned()));
+        }
+        lines.finish(|line| seen.push(line.to_owned()));
+        seen
+    }
+
+    #[test]
+    fn lines_are_cut_at_newlines_whatever_the_chunks() {
+        assert_eq!(lines(&[b"a\nb", b"c\r\n", b"\nend"]), ["a", "bc", "", "end"]);
+        assert_eq!(lines(&[b""]), [""; 0]);
+    }
+
+    #[test]
+    fn characters_survive_chunk_borders_and_broken_ones_are_replaced() {
+        assert_eq!(lines(&[b"\xc3", b"\xa9\xf0\x9f", b"\x98", b"\x80"]), ["\u{e9}\u{1f600}"]);
+        assert_eq!(lines(&[b"\xc3\n\xff", b"x\xe2\x82"]), ["\u{fffd}", "\u{fffd}x\u{fffd}"]);
+    }
+
+    #[test]
+    fn an_over_long_line_becomes_several_whole_ones() {
+        let text = "\u{20ac}".repeat(LINE_BYTES);
+        let seen = lines(&[text.as_bytes(), b"\nnext\n"]);
+        assert!(seen.iter().all(|line| line.len() <= LINE_BYTES));
+        assert_eq!(seen[..seen.len() - 1].concat(), text);
+        assert_eq!(seen.last().map(String::as_str), Some("next"));
+        let exact = "x".repeat(LINE_BYTES);
+        assert_eq!(lines(&[exact.as_bytes(), b"\n"]), [exact.as_str()]);
+        assert_eq!(lines(&[exact.as_bytes(), b"y\n"]), [exact.as_str(), "y"]);
+    }
+}

@@ -1,0 +1,80 @@
+//! What the tests with real children share.
+#![allow(dead_code, clippy::unwrap_used)]
+use std::ffi::OsString;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use simple_artifact_server::process::{Processes, Spawn, Stdin};
+
+/// No wait in a test is longer; a busy machine of two cores needs far less.
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+
+pub(crate) fn processes() -> Processes {
+    Processes::start().unwrap()
+}
+
+/// `target/debug/examples/fixture`, which cargo builds for `cargo test`.
+pub(crate) fn fixture() -> String {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().unwrap().parent().unwrap();
+    profile.join("examples/fixture").to_str().unwrap().to_owned()
+}
+
+pub(crate) fn spawn(argv: &[&str]) -> Spawn {
+    Spawn {
+        argv: argv.iter().map(OsString::from).collect(),
+        env: std::env::vars_os().collect(),
+        cwd: PathBuf::from("/"),
+        stdin: Stdin::Null,
+        user: None,
+        kill_group_on_exit: true,
+        nofile_soft: None,
+    }
+}
+
+pub(crate) fn sh(script: &str) -> Spawn {
+    spawn(&["/bin/sh", "-c", script])
+}
+
+/// A port nobody listens on, outside the range the kernel gives to connecting sockets.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 10_000 + (std::process::id() % 200) as u16 * 100;
+    loop {
+        let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 2000;
+        let free = TcpListener::bind(("127.0.0.1", port)).is_ok() && TcpListener::bind(("::1", port)).is_ok();
+        if free {
+            return port;
+        }
+    }
+}
+
+/// Waits until `condition` holds.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let until = Instant::now() + LONG;
+    while !condition() {
+        assert!(Instant::now() < until, "not within {LONG:?}: {what}");
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+/// State letter and parent of a process, if it exists.
+pub(crate) fn stat(pid: i32) -> Option<(char, i32)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat[stat.rfind(')')? + 2..].split(' ');
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+/// Our children that ended and were not collected.
+pub(crate) fn zombies() -> usize {
+    let us = std::process::id() as i32;
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| stat(*pid) == Some(('Z', us)))
+        .count()
+}
