@@ -96,7 +96,8 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
         .collect::<io::Result<_>>()
         .map_err(tried("reading the listeners' addresses"))?;
     let root = Arc::new(open_root(&config)?);
-    let supervisor = supervisor::start(spec(&config, user), processes).map_err(tried("starting the supervisor"))?;
+    let supervisor =
+        supervisor::start(spec(&config, user), processes).map_err(tried("starting the supervisor"))?;
     let app = Arc::new(App {
         api: api(&config, supervisor.clone(), Arc::clone(&root)),
         relay: Relay::new(supervisor.clone(), relay_settings(&config)),
@@ -125,7 +126,10 @@ fn child_user(config: &Config) -> Result<Option<User>, StartError> {
     match config.child_user {
         Some(_) if !nix::unistd::geteuid().is_root() => {
             let source = io::Error::from(io::ErrorKind::PermissionDenied);
-            Err(StartError { what: "--child-user (FRAG_CHILD_USER): only root can run a child as another user".to_owned(), source })
+            Err(StartError {
+                what: "--child-user (FRAG_CHILD_USER): only root can run a child as another user".to_owned(),
+                source,
+            })
         }
         user => Ok(user.map(|(uid, gid)| User { uid, gid })),
     }
@@ -144,8 +148,10 @@ fn raise_descriptor_limit(wanted: usize) -> usize {
 }
 
 fn open_root(config: &Config) -> Result<Root, StartError> {
-    let root = Root::open(&config.root)
-        .map_err(|error| StartError { what: format!("opening the root {}", config.root.display()), source: io::Error::other(error) })?;
+    let root = Root::open(&config.root).map_err(|error| StartError {
+        what: format!("opening the root {}", config.root.display()),
+        source: io::Error::other(error),
+    })?;
     Ok(match config.child_user {
         Some((uid, gid)) => root.with_owner(Owner { uid, gid }),
         None => root,
@@ -249,7 +255,12 @@ fn announce(config: &Config, addresses: &[(SocketAddr, Role)]) {
     }
 }
 
-fn wait_and_stop(config: &Config, terminate: &Receiver<()>, server: &Server, supervisor: &Supervisor) -> ExitCode {
+fn wait_and_stop(
+    config: &Config,
+    terminate: &Receiver<()>,
+    server: &Server,
+    supervisor: &Supervisor,
+) -> ExitCode {
     let finished = if config.exit_on_failure { supervisor.finished() } else { never() };
     let exit: Option<Exit> = select! {
         recv(terminate) -> _ => None,

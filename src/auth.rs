@@ -105,7 +105,11 @@ impl fmt::Display for Refusal {
 ///
 /// # Errors
 /// The [`Refusal`].
-pub fn authorize(policy: &AuthPolicy, credentials: &Credentials<'_>, access: Access) -> Result<Role, Refusal> {
+pub fn authorize(
+    policy: &AuthPolicy,
+    credentials: &Credentials<'_>,
+    access: Access,
+) -> Result<Role, Refusal> {
     let claims = claims(&credentials.identity)?;
     if access == Access::Open {
         return Ok(claims.as_ref().map_or(Role::Writer, |c| c.role(false)));
@@ -162,9 +166,9 @@ impl Claims {
 fn claims(identity: &[&[u8]]) -> Result<Option<Claims>, Refusal> {
     match identity {
         [] => Ok(None),
-        [value] => serde_json::from_slice(value)
-            .map(Some)
-            .map_err(|_| Refusal::IdentityMalformed("x-verified-user-data is not the JSON object it should be")),
+        [value] => serde_json::from_slice(value).map(Some).map_err(|_| {
+            Refusal::IdentityMalformed("x-verified-user-data is not the JSON object it should be")
+        }),
         _ => Err(Refusal::IdentityMalformed("x-verified-user-data is repeated")),
     }
 }
@@ -208,7 +212,12 @@ mod tests {
         AuthPolicy { token: token.then(|| Token::new(b" secret\n").unwrap()), ..AuthPolicy::default() }
     }
 
-    fn decide(policy: &AuthPolicy, identity: &[&str], authorization: &[&str], access: Access) -> Result<Role, Refusal> {
+    fn decide(
+        policy: &AuthPolicy,
+        identity: &[&str],
+        authorization: &[&str],
+        access: Access,
+    ) -> Result<Role, Refusal> {
         let credentials = Credentials {
             identity: identity.iter().map(|v| v.as_bytes()).collect(),
             authorization: authorization.iter().map(|v| v.as_bytes()).collect(),

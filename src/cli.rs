@@ -130,9 +130,11 @@ pub enum Early {
 pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Flags, Early> {
     let arguments = split_equals(arguments);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    Flags::from_args(&[env!("CARGO_PKG_NAME")], &arguments).map_err(|EarlyExit { output, status }| match status {
-        Ok(()) => Early::Help(output),
-        Err(()) => Early::Usage(output),
+    Flags::from_args(&[env!("CARGO_PKG_NAME")], &arguments).map_err(|EarlyExit { output, status }| {
+        match status {
+            Ok(()) => Early::Help(output),
+            Err(()) => Early::Usage(output),
+        }
     })
 }
 
@@ -172,7 +174,9 @@ mod tests {
 
     #[test]
     fn help_and_usage_are_told_apart() {
-        assert!(matches!(parse_words(&["--help"]), Err(Early::Help(text)) if text.contains("--subprocess-port")));
+        assert!(
+            matches!(parse_words(&["--help"]), Err(Early::Help(text)) if text.contains("--subprocess-port"))
+        );
         assert!(matches!(parse_words(&["--port"]), Err(Early::Usage(_))));
     }
 }

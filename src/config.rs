@@ -182,9 +182,10 @@ impl Config {
             text.parse().map_err(|_| "is not an IP address".to_owned())
         })?;
         let port = from.parsed("port", flags.port, PORT, parse_port)?;
-        let subprocess_port = from.parsed("subprocess-port", flags.subprocess_port, SUBPROCESS_PORT, |text| {
-            parse_port(text).and_then(|p| if p == 0 { Err("must be above 0".to_owned()) } else { Ok(p) })
-        })?;
+        let subprocess_port =
+            from.parsed("subprocess-port", flags.subprocess_port, SUBPROCESS_PORT, |text| {
+                parse_port(text).and_then(|p| if p == 0 { Err("must be above 0".to_owned()) } else { Ok(p) })
+            })?;
         if port == subprocess_port {
             return Err(ConfigError::new("subprocess-port", format!("`{port}` is our own port")));
         }
@@ -193,8 +194,10 @@ impl Config {
                 text.parse().map_err(|_| "is not an address like 127.0.0.1:8081".to_owned())?;
             Ok(Some(address))
         })?;
-        let root = existing_directory("root", from.text("root", flags.root)?.unwrap_or_else(|| ".".to_owned()))?;
-        let state_dir = from.text("state-dir", flags.state_dir)?.map(|dir| state_directory(dir, &root)).transpose()?;
+        let root =
+            existing_directory("root", from.text("root", flags.root)?.unwrap_or_else(|| ".".to_owned()))?;
+        let state_dir =
+            from.text("state-dir", flags.state_dir)?.map(|dir| state_directory(dir, &root)).transpose()?;
         let token = token(&from, flags.token_file, state_dir.as_deref(), &root)?;
         let open_control = from.switch("open-control", flags.open_control)?;
         if open_control && !control.is_some_and(|address| address.ip().is_loopback()) {
@@ -202,12 +205,30 @@ impl Config {
         }
         let defaults = Limits::default();
         let limits = Limits {
-            max_connections: from.parsed("max-connections", flags.max_connections, defaults.max_connections, |t| number(t, 1))?,
-            max_streams: from.parsed("max-streams", flags.max_streams, defaults.max_streams, |t| number(t, 1))?,
-            threads_min: from.parsed("threads-min", flags.threads_min, defaults.threads_min, |t| number(t, 1))?,
-            threads_max: from.parsed("threads-max", flags.threads_max, defaults.threads_max, |t| number(t, 1))?,
-            head_timeout: from.parsed("head-timeout", flags.head_timeout, defaults.head_timeout, positive_time)?,
-            idle_timeout: from.parsed("idle-timeout", flags.idle_timeout, defaults.idle_timeout, positive_time)?,
+            max_connections: from.parsed(
+                "max-connections",
+                flags.max_connections,
+                defaults.max_connections,
+                |t| number(t, 1),
+            )?,
+            max_streams: from
+                .parsed("max-streams", flags.max_streams, defaults.max_streams, |t| number(t, 1))?,
+            threads_min: from
+                .parsed("threads-min", flags.threads_min, defaults.threads_min, |t| number(t, 1))?,
+            threads_max: from
+                .parsed("threads-max", flags.threads_max, defaults.threads_max, |t| number(t, 1))?,
+            head_timeout: from.parsed(
+                "head-timeout",
+                flags.head_timeout,
+                defaults.head_timeout,
+                positive_time,
+            )?,
+            idle_timeout: from.parsed(
+                "idle-timeout",
+                flags.idle_timeout,
+                defaults.idle_timeout,
+                positive_time,
+            )?,
             min_rate: from.parsed("min-rate", flags.min_rate, defaults.min_rate, parse_size)?,
             max_body: from.parsed("max-body", flags.max_body, defaults.max_body, parse_size)?,
         };
@@ -231,18 +252,29 @@ impl Config {
             hold_timeout: from.parsed("hold-timeout", flags.hold_timeout, HOLD_TIMEOUT, parse_time)?,
             drain: from.parsed("drain", flags.drain, DRAIN, parse_time)?,
             stop_grace: from.parsed("stop-grace", flags.stop_grace, STOP_GRACE, parse_time)?,
-            shutdown_grace: from.parsed("shutdown-grace", flags.shutdown_grace, SHUTDOWN_GRACE, parse_time)?,
+            shutdown_grace: from.parsed(
+                "shutdown-grace",
+                flags.shutdown_grace,
+                SHUTDOWN_GRACE,
+                parse_time,
+            )?,
             upstream_timeout: from.parsed("upstream-timeout", flags.upstream_timeout, None, |text| {
                 parse_time(text).map(|time| (!time.is_zero()).then_some(time))
             })?,
             ready_path: from.parsed("ready-path", flags.ready_path, None, ready_path)?,
-            interrupt_signal: from.parsed("interrupt-signal", flags.interrupt_signal, Signal::SIGINT, parse_signal)?,
+            interrupt_signal: from.parsed(
+                "interrupt-signal",
+                flags.interrupt_signal,
+                Signal::SIGINT,
+                parse_signal,
+            )?,
             max_restarts: from.parsed("max-restarts", flags.max_restarts, None, |text| match text {
                 "unlimited" => Ok(None),
                 text => number(text, 0).map(Some),
             })?,
             exit_on_failure: from.switch("exit-on-failure", flags.exit_on_failure)?,
-            child_user: from.parsed("child-user", flags.child_user, None, |text| parse_user(text).map(Some))?,
+            child_user: from
+                .parsed("child-user", flags.child_user, None, |text| parse_user(text).map(Some))?,
             log_lines: from.parsed("log-lines", flags.log_lines, LOG_LINES, |t| number(t, 0))?,
             log_level: from.parsed("log-level", flags.log_level, log::LevelFilter::Info, |text| {
                 text.parse().map_err(|_| "is not error, warn, info, debug, trace or off".to_owned())
@@ -323,7 +355,11 @@ fn parse_user(text: &str) -> Result<(u32, u32), String> {
 
 fn ready_path(text: &str) -> Result<Option<String>, String> {
     let plain = text.bytes().all(|b| (b'!'..=b'~').contains(&b));
-    if text.starts_with('/') && plain { Ok(Some(text.to_owned())) } else { Err("is not a path like /healthz".to_owned()) }
+    if text.starts_with('/') && plain {
+        Ok(Some(text.to_owned()))
+    } else {
+        Err("is not a path like /healthz".to_owned())
+    }
 }
 
 fn existing_directory(setting: &'static str, text: String) -> Result<PathBuf, ConfigError> {
@@ -486,6 +522,9 @@ mod tests {
         std::fs::write(outside.path().join("token"), " secret\n").unwrap();
         let config = resolve(flags(outside.path(), None), &[]).unwrap();
         assert_eq!(config.token.as_deref(), Some(&b"secret"[..]));
-        assert_eq!(resolve(with_command(), &[("FRAG_TOKEN", "env")]).unwrap().token.as_deref(), Some(&b"env"[..]));
+        assert_eq!(
+            resolve(with_command(), &[("FRAG_TOKEN", "env")]).unwrap().token.as_deref(),
+            Some(&b"env"[..])
+        );
     }
 }

@@ -2,7 +2,9 @@
 use super::query::Query;
 use super::{Api, control};
 use crate::base::time::http_date;
-use crate::files::{Entry, Etag, FileError, IfMatch, Kind, RangeResult, RelativePath, UploadOptions, parse_range};
+use crate::files::{
+    Entry, Etag, FileError, IfMatch, Kind, RangeResult, RelativePath, UploadOptions, parse_range,
+};
 use crate::http::{Body, BodyError, Exchange, Framing, Head, HttpError, Method, Response, list_elements};
 use serde::Serialize;
 use std::io::{Seek, SeekFrom};
@@ -91,7 +93,9 @@ fn if_match(head: &Head) -> Result<Option<IfMatch>, HttpError> {
         [b"*"] => Ok(Some(IfMatch::Any)),
         tags => {
             let strong = tags.iter().filter_map(|tag| tag.strip_prefix(b"\"")?.strip_suffix(b"\""));
-            Ok(Some(IfMatch::Sha256(strong.map(|tag| String::from_utf8_lossy(tag).to_ascii_lowercase()).collect())))
+            Ok(Some(IfMatch::Sha256(
+                strong.map(|tag| String::from_utf8_lossy(tag).to_ascii_lowercase()).collect(),
+            )))
         }
     }
 }

@@ -47,7 +47,10 @@ impl Gate {
         let name = without_port(host);
         let known = [&b"localhost"[..], b"127.0.0.1", b"[::1]"].into_iter();
         let allowed = self.policy.allow_hosts.iter().map(String::as_bytes);
-        if known.chain(allowed).any(|known| known.eq_ignore_ascii_case(name) || known.eq_ignore_ascii_case(host)) {
+        if known
+            .chain(allowed)
+            .any(|known| known.eq_ignore_ascii_case(name) || known.eq_ignore_ascii_case(host))
+        {
             return Ok(());
         }
         Err(HttpError::new(421, "host_not_allowed", "this listener does not answer to that Host"))
@@ -83,7 +86,11 @@ impl Gate {
         for origin in head.get_all("origin") {
             let allowed = self.policy.allow_origins.iter().any(|allowed| allowed.as_bytes() == origin);
             if !allowed && !is_same_site(origin, head) {
-                return Err(HttpError::new(403, "origin_not_allowed", "requests from that Origin are refused"));
+                return Err(HttpError::new(
+                    403,
+                    "origin_not_allowed",
+                    "requests from that Origin are refused",
+                ));
             }
         }
         Ok(())
@@ -113,8 +120,12 @@ fn refused(refusal: Refusal) -> HttpError {
     let text = refusal.to_string();
     match refusal {
         Refusal::IdentityMalformed(_) => HttpError::new(400, "identity_malformed", text),
-        Refusal::IdentityRequired => HttpError::new(401, "identity_required", text).with("www-authenticate", "Bearer"),
-        Refusal::TokenRequired => HttpError::new(401, "token_required", text).with("www-authenticate", "Bearer"),
+        Refusal::IdentityRequired => {
+            HttpError::new(401, "identity_required", text).with("www-authenticate", "Bearer")
+        }
+        Refusal::TokenRequired => {
+            HttpError::new(401, "token_required", text).with("www-authenticate", "Bearer")
+        }
         Refusal::ReadOnly => HttpError::new(403, "read_only", text),
         Refusal::AdminRequired => HttpError::new(403, "admin_required", text),
     }
@@ -130,7 +141,10 @@ mod tests {
 
     #[test]
     fn origins() {
-        let gate = Gate::new(GatePolicy { allow_origins: vec!["https://b.example".to_owned()], ..GatePolicy::default() });
+        let gate = Gate::new(GatePolicy {
+            allow_origins: vec!["https://b.example".to_owned()],
+            ..GatePolicy::default()
+        });
         for (fields, allowed) in [
             ("", true),
             ("Origin: http://a.example:8080\r\n", true),
@@ -152,9 +166,13 @@ mod tests {
 
     #[test]
     fn ports_are_taken_off_hosts() {
-        for (host, name) in
-            [("localhost:81", "localhost"), ("[::1]:81", "[::1]"), ("[::1]", "[::1]"), ("a", "a"), ("a:b", "a:b")]
-        {
+        for (host, name) in [
+            ("localhost:81", "localhost"),
+            ("[::1]:81", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("a", "a"),
+            ("a:b", "a:b"),
+        ] {
             assert_eq!(without_port(host.as_bytes()), name.as_bytes());
         }
     }

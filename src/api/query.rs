@@ -46,7 +46,12 @@ impl Query {
     }
 
     /// A time in seconds, at most `most`.
-    pub(super) fn seconds(&self, name: &str, default: Duration, most: Duration) -> Result<Duration, HttpError> {
+    pub(super) fn seconds(
+        &self,
+        name: &str,
+        default: Duration,
+        most: Duration,
+    ) -> Result<Duration, HttpError> {
         let Some(text) = self.get(name)? else { return Ok(default) };
         match text.parse().ok().and_then(|s: f64| Duration::try_from_secs_f64(s).ok()) {
             Some(time) if time <= most => Ok(time),

@@ -127,7 +127,9 @@ mod tests {
 
     #[test]
     fn other_spellings_are_not_routes() {
-        for path in ["", "/", "/Status", "/status/", "//status", "/%73tatus", "/upload", "/uploads/x", "/restart/x"] {
+        for path in
+            ["", "/", "/Status", "/status/", "//status", "/%73tatus", "/upload", "/uploads/x", "/restart/x"]
+        {
             assert_eq!(route(Method::Get, path.as_bytes()), Err(RouteError::NotFound), "{path}");
         }
     }

@@ -3,7 +3,8 @@ use super::Api;
 use super::query::Query;
 use crate::base::time::{millis, unix_ms};
 use crate::http::{Exchange, HttpError, Response, list_elements, peer_gone};
-use crate::supervisor::{Exit, Status};
+use crate::process::Exit;
+use crate::supervisor::Status;
 use serde::Serialize;
 use std::time::{Duration, Instant, SystemTime};
 

@@ -18,7 +18,9 @@ impl fmt::Display for ChunkError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// In the hexadecimal digits of a chunk's size.
-    Size { digits: u8 },
+    Size {
+        digits: u8,
+    },
     /// In a chunk extension.
     Extension,
     /// After the CR of a size line.
@@ -80,7 +82,9 @@ impl Decoder {
         let (mut used, mut made) = (0, 0);
         while used < input.len() && self.state != State::Done {
             if self.state == State::Data {
-                let n = (input.len() - used).min(out.len() - made).min(usize::try_from(self.left).unwrap_or(usize::MAX));
+                let n = (input.len() - used)
+                    .min(out.len() - made)
+                    .min(usize::try_from(self.left).unwrap_or(usize::MAX));
                 if n == 0 {
                     break;
                 }

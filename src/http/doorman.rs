@@ -287,7 +287,8 @@ impl Doorman {
                 Ok((stream, peer)) => {
                     let stats = Arc::clone(&self.shared.stats);
                     stats.accepted.fetch_add(1, Ordering::Relaxed);
-                    let full = stats.connections.load(Ordering::Relaxed) >= self.shared.limits.max_connections;
+                    let full =
+                        stats.connections.load(Ordering::Relaxed) >= self.shared.limits.max_connections;
                     let conn = Conn::new(stream, peer, role, Slot::take(&stats.connections));
                     if full {
                         match self.oldest(|w| w.phase != Phase::Held) {

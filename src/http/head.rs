@@ -486,10 +486,8 @@ fn split_target(
         .find(|s| text.len() > s.len() && text[..s.len()].eq_ignore_ascii_case(s.as_bytes()))
         .ok_or(HeadError::Malformed("the request target is neither a path nor an http URI"))?;
     let start = target.start + scheme.len();
-    let length = bytes[start..target.end]
-        .iter()
-        .position(|b| b"/?#".contains(b))
-        .unwrap_or(target.end - start);
+    let length =
+        bytes[start..target.end].iter().position(|b| b"/?#".contains(b)).unwrap_or(target.end - start);
     let authority = start..start + length;
     if length == 0 || !is_authority(&bytes[authority.clone()]) {
         return Err(HeadError::Malformed("the request target's authority is malformed"));

@@ -13,7 +13,7 @@ mod doorman;
 mod error;
 mod exchange;
 mod head;
-mod limits;
+pub mod limits;
 mod listener;
 mod pool;
 mod rate;

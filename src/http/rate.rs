@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Counts what one direction of one body moved, and how long its client made us wait for it.
 #[derive(Clone, Debug)]
-pub struct MinimumRate {
+pub(super) struct MinimumRate {
     bytes_per_second: u64,
     moved: u64,
     waited: Duration,
@@ -12,18 +12,18 @@ pub struct MinimumRate {
 
 impl MinimumRate {
     /// No client is held to a rate of 0.
-    pub fn new(bytes_per_second: u64) -> Self {
+    pub(super) fn new(bytes_per_second: u64) -> Self {
         MinimumRate { bytes_per_second, moved: 0, waited: Duration::ZERO }
     }
 
     /// `bytes` went through.
-    pub fn moved(&mut self, bytes: usize) {
+    pub(super) fn moved(&mut self, bytes: usize) {
         self.moved += bytes as u64;
     }
 
     /// The client was waited for; false once it was too slow over a whole window of such waits.
     /// Time spent on anything else (the wrapped server, the disk) does not count against it.
-    pub fn waited(&mut self, time: Duration) -> bool {
+    pub(super) fn waited(&mut self, time: Duration) -> bool {
         self.waited += time;
         if self.waited < RATE_WINDOW {
             return true;

@@ -2,7 +2,9 @@
 //! raw connection, passed on, and both connections end.
 use super::forward::bad_gateway;
 use super::headers;
-use crate::http::{CopyError, Decoder, Exchange, HttpError, IO_TICK, Length, Readiness, read_response_head, wait};
+use crate::http::{
+    CopyError, Decoder, Exchange, HttpError, IO_TICK, Length, Readiness, read_response_head, wait,
+};
 use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -73,7 +75,8 @@ impl Read for Chunked<'_> {
 /// Passes the response on; `Err(None)` when the client has gone.
 pub(super) fn relay(exchange: &mut Exchange<'_>, upstream: &TcpStream) -> Result<(), Option<HttpError>> {
     let client = Arc::clone(exchange.client());
-    let failed = |what: &str| Some(bad_gateway("upstream_failed", &format!("the wrapped server failed: {what}")));
+    let failed =
+        |what: &str| Some(bad_gateway("upstream_failed", &format!("the wrapped server failed: {what}")));
     let mut raw = Raw { upstream, client: &client, buffer: Vec::new() };
     let head = loop {
         match read_response_head(&raw.buffer).map_err(failed)? {
@@ -93,7 +96,7 @@ pub(super) fn relay(exchange: &mut Exchange<'_>, upstream: &TcpStream) -> Result
     raw.buffer.drain(..head.bytes);
     exchange.close_after();
     let mut out = exchange.begin(head.status);
-    let fields = head.fields.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+    let fields = || head.fields.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
     for (name, value) in headers::for_response(fields) {
         out.field(name, value);
     }

@@ -2,7 +2,8 @@
 //! itself, JSON for programs. Both say why.
 use crate::base::time::millis;
 use crate::http::{Head, Method, Response, list_elements};
-use crate::supervisor::{Exit, LogLine, State, Status, Supervisor};
+use crate::process::Exit;
+use crate::supervisor::{LogLine, State, Status, Supervisor};
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -53,7 +54,7 @@ fn report(status: &Status, lines: Vec<LogLine>) -> FailureReport {
             exit_code,
             exit_signal,
             next_retry_ms: status.next_retry.map(millis),
-            logs: lines.into_iter().map(|line| line.text).collect(),
+            logs: lines.into_iter().map(|line| line.text.to_string()).collect(),
         },
     }
 }

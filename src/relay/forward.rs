@@ -7,7 +7,6 @@ use super::upstream::{CallGuard, Interruption, Upstream};
 use crate::base::lock::lock;
 use crate::http::{BodyError, CopyError, Exchange, Framing, HttpError, Length, Method, Served, body_length};
 use crate::supervisor::{InFlight, NotReady, State, Supervisor};
-use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -156,10 +155,12 @@ impl Relay {
         let client = self.client(flight).map_err(Failure::Final)?;
         let head = exchange.head();
         let mut request = Request::new(());
-        *request.method_mut() = http::Method::from_bytes(head.method_bytes())
-            .map_err(|_| Failure::Final(HttpError::new(400, "malformed_request", "the method is malformed")))?;
-        *request.uri_mut() = target::uri(&client.authority, head.target())
-            .map_err(|_| Failure::Final(HttpError::new(400, "malformed_request", "the target is malformed")))?;
+        *request.method_mut() = http::Method::from_bytes(head.method_bytes()).map_err(|_| {
+            Failure::Final(HttpError::new(400, "malformed_request", "the method is malformed"))
+        })?;
+        *request.uri_mut() = target::uri(&client.authority, head.target()).map_err(|_| {
+            Failure::Final(HttpError::new(400, "malformed_request", "the target is malformed"))
+        })?;
         *request.headers_mut() = headers::for_request(head, exchange.peer().ip());
         let has_body = head.has_body();
         match head.framing() {
@@ -176,7 +177,8 @@ impl Relay {
         let repeatable = head.method().is_repeatable() && !has_body;
         let call = CallGuard::enter(exchange.client(), exchange.seat(), head.bytes().len());
         let answer = if has_body {
-            client.agent.run(request.map(|()| SendBody::from_reader(&mut exchange.body())))
+            let mut body = exchange.body();
+            client.agent.run(request.map(|()| SendBody::from_reader(&mut body)))
         } else {
             client.agent.run(request)
         };
@@ -203,13 +205,15 @@ fn respond(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(bad("the wrapped server switched protocols without being asked"));
     }
-    let fields = response.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    let length = match body_length(fields.clone()).map_err(bad)? {
+    let fields = response.headers();
+    let named = fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let length = match body_length(named).map_err(bad)? {
         Length::Bytes(n) => Some(n),
         Length::Chunks | Length::Close => None,
     };
     let mut head = exchange.begin(response.status().as_u16());
-    for (name, value) in headers::for_response(fields.map(|(name, value)| (name.as_bytes(), value))) {
+    let raw = || fields.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    for (name, value) in headers::for_response(raw) {
         head.field(name, value);
     }
     let mut writer = head.body(length);

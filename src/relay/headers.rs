@@ -71,16 +71,20 @@ fn append(map: &mut HeaderMap, name: &[u8], value: &[u8]) {
     }
 }
 
-/// The fields of a response that go on to the client, in order.
-pub(super) fn for_response<'a>(
-    fields: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
-) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-    let connection: Vec<&[u8]> = fields
-        .clone()
+/// The fields of a response that go on to the client, in order. `fields` is read twice: what
+/// `Connection` lists is known only after a first look.
+pub(super) fn for_response<'a, F, I>(fields: F) -> impl Iterator<Item = (&'a [u8], &'a [u8])>
+where
+    F: Fn() -> I,
+    I: Iterator<Item = (&'a [u8], &'a [u8])>,
+{
+    let connection: Vec<&[u8]> = fields()
         .filter(|(name, _)| name.eq_ignore_ascii_case(b"connection"))
         .map(|(_, value)| value)
         .collect();
-    fields.filter(move |(name, _)| !is_hop_by_hop(name) && (connection.is_empty() || !is_listed(name, &connection)))
+    fields().filter(move |(name, _)| {
+        !is_hop_by_hop(name) && (connection.is_empty() || !is_listed(name, &connection))
+    })
 }
 
 #[cfg(test)]
@@ -101,14 +105,18 @@ mod tests {
         for name in HOP_BY_HOP.iter().filter(|n| !["transfer-encoding", "content-length"].contains(n)) {
             assert!(!request(&format!("{name}: x\r\n")).contains_key(*name), "{name}");
         }
-        let map = request("Connection: close, X-One\r\nconnection: x-two\r\nX-One: 1\r\nX-TWO: 2\r\nX-Three: 3\r\n");
+        let map = request(
+            "Connection: close, X-One\r\nconnection: x-two\r\nX-One: 1\r\nX-TWO: 2\r\nX-Three: 3\r\n",
+        );
         assert!(!map.contains_key("x-one") && !map.contains_key("x-two"));
         assert_eq!(values(&map, "x-three"), ["3"]);
     }
 
     #[test]
     fn forwarded_fields_are_appended_or_kept() {
-        let map = request("X-Forwarded-For: 203.0.113.1\r\nX-Forwarded-For: 203.0.113.2\r\nX-Forwarded-Proto: https\r\n");
+        let map = request(
+            "X-Forwarded-For: 203.0.113.1\r\nX-Forwarded-For: 203.0.113.2\r\nX-Forwarded-Proto: https\r\n",
+        );
         assert_eq!(values(&map, "x-forwarded-for"), ["203.0.113.1, 203.0.113.2, 192.0.2.7"]);
         assert_eq!(values(&map, "x-forwarded-proto"), ["https"]);
         assert_eq!(values(&map, "x-forwarded-host"), ["h"]);
@@ -119,8 +127,9 @@ mod tests {
     fn repeated_fields_stay_apart_and_in_order() {
         let map = request("Cookie: a\r\nX: 1\r\nCookie: b\r\n");
         assert_eq!(values(&map, "cookie"), ["a", "b"]);
-        let fields = [(&b"Set-Cookie"[..], &b"a"[..]), (b"Connection", b"x"), (b"X", b"1"), (b"Set-Cookie", b"b")];
-        let kept: Vec<_> = for_response(fields.into_iter()).map(|(_, v)| v).collect();
+        let fields =
+            [(&b"Set-Cookie"[..], &b"a"[..]), (b"Connection", b"x"), (b"X", b"1"), (b"Set-Cookie", b"b")];
+        let kept: Vec<_> = for_response(|| fields.into_iter()).map(|(_, v)| v).collect();
         assert_eq!(kept, [b"a", b"b"]);
     }
 

@@ -5,7 +5,18 @@ use ureq::http::uri::{Authority, InvalidUri, PathAndQuery, Scheme, Uri};
 
 /// What stands in a target raw and is refused or cut by the URI type: encoded, the wrapped server
 /// reads the same after decoding.
-const REFUSED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'`').add(b'#').add(b'\\').add(b'^').add(b'{').add(b'}').add(b'|');
+const REFUSED: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'<')
+    .add(b'>')
+    .add(b'`')
+    .add(b'#')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'{')
+    .add(b'}')
+    .add(b'|');
 
 /// The URI of `target` at the wrapped server. A target the URI type keeps byte for byte is passed on
 /// so; any other with the bytes it would not keep percent-encoded.
@@ -37,7 +48,18 @@ mod tests {
 
     #[test]
     fn ordinary_targets_are_kept_byte_for_byte() {
-        for target in ["/", "//x", "/a/../b", "/%5Ffrag/x", "/a?b=c&d=%20", "/a??", "/?q=/_frag/", "*", "/a;b=c,d", "/é"] {
+        for target in [
+            "/",
+            "//x",
+            "/a/../b",
+            "/%5Ffrag/x",
+            "/a?b=c&d=%20",
+            "/a??",
+            "/?q=/_frag/",
+            "*",
+            "/a;b=c,d",
+            "/é",
+        ] {
             assert_eq!(sent(target.as_bytes()), target);
         }
     }

@@ -213,7 +213,9 @@ impl UpstreamTransport {
                 Ok(n) => return Ok(n),
                 Err(e) if is_not_yet(&e) => self.tick(false, deadline)?,
                 // The library takes a reset for the end of a body that has no length; it is not.
-                Err(e) if is_closed(&e) => return Err(io::Error::other("the wrapped server reset the connection")),
+                Err(e) if is_closed(&e) => {
+                    return Err(io::Error::other("the wrapped server reset the connection"));
+                }
                 Err(e) => return Err(e),
             }
         }
@@ -286,7 +288,8 @@ impl RelayBuffers {
             (self.start, self.end) = (0, self.end - self.start);
         }
         if self.end == self.input.len() {
-            let grown = (self.input.len() * 2).clamp(BUFFER_BYTES, INPUT_BYTES_MAX.max(self.end + BUFFER_BYTES));
+            let grown =
+                (self.input.len() * 2).clamp(BUFFER_BYTES, INPUT_BYTES_MAX.max(self.end + BUFFER_BYTES));
             self.input.resize(grown, 0);
         }
         &mut self.input[self.end..]

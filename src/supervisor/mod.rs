@@ -100,6 +100,12 @@ pub struct Supervisor {
     inner: Arc<Inner>,
 }
 
+impl std::fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Supervisor").field(&self.status()).finish()
+    }
+}
+
 impl Supervisor {
     /// How it is right now.
     pub fn status(&self) -> Status {
