@@ -49,6 +49,12 @@ pub struct Decoder {
     line: usize,
 }
 
+impl Default for Decoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Decoder {
     /// At the start of a body.
     pub fn new() -> Self {

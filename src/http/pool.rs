@@ -82,10 +82,11 @@ impl Pool {
     /// Adds a thread if work waits that no idle one will take. Without one to be had, the pool
     /// serves with what it has.
     fn grow(self: &Arc<Self>) {
-        if self.jobs.len() > self.idle.load(Ordering::Relaxed) && !self.is_full() {
-            if let Err(error) = self.add_thread() {
-                log::warn!("no further {} thread: {error}", self.name);
-            }
+        if self.jobs.len() > self.idle.load(Ordering::Relaxed)
+            && !self.is_full()
+            && let Err(error) = self.add_thread()
+        {
+            log::warn!("no further {} thread: {error}", self.name);
         }
     }
 

@@ -118,10 +118,10 @@ impl Relay {
 
     fn client(&self, flight: &InFlight) -> Result<Client, HttpError> {
         let mut current = lock(&self.client);
-        if let Some((generation, client)) = &*current {
-            if *generation == flight.generation {
-                return Ok(client.clone());
-            }
+        if let Some((generation, client)) = &*current
+            && *generation == flight.generation
+        {
+            return Ok(client.clone());
         }
         let authority = Authority::try_from(flight.upstream.to_string()).map_err(|error| {
             log::error!("{} is no authority: {error}", flight.upstream);
