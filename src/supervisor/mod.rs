@@ -10,6 +10,7 @@ mod running;
 mod status;
 mod watcher;
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -98,6 +99,12 @@ struct Inner {
 #[derive(Clone)]
 pub struct Supervisor {
     inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Supervisor").field("status", &self.status()).finish_non_exhaustive()
+    }
 }
 
 impl Supervisor {
