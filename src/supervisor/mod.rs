@@ -10,7 +10,6 @@ mod running;
 mod status;
 mod watcher;
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -101,9 +100,9 @@ pub struct Supervisor {
     inner: Arc<Inner>,
 }
 
-impl fmt::Debug for Supervisor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Supervisor").field("status", &self.status()).finish_non_exhaustive()
+impl std::fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Supervisor").field(&self.status()).finish()
     }
 }
 
