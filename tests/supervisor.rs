@@ -59,7 +59,7 @@ fn texts(supervisor: &Supervisor) -> Vec<String> {
 
 /// The pid of whoever serves.
 fn ask(supervisor: &Supervisor) -> i32 {
-    let mut stream = TcpStream::connect(supervisor.enter().ok().unwrap().upstream).unwrap();
+    let mut stream = TcpStream::connect(supervisor.enter().unwrap().upstream).unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -80,7 +80,7 @@ fn a_server_gets_its_port_and_becomes_ready() {
 #[test]
 fn a_server_on_ipv6_loopback_alone_is_found() {
     let supervisor = ready(script("exec $F listen6 $PORT"));
-    assert!(supervisor.enter().ok().unwrap().upstream.is_ipv6());
+    assert!(supervisor.enter().unwrap().upstream.is_ipv6());
     assert_eq!(supervisor.status().pid, Some(ask(&supervisor)));
 }
 
@@ -91,7 +91,7 @@ fn a_ready_path_must_answer_well() {
     let unwell = run(with_path("exec $F answer $PORT 500"));
     assert!(!unwell.wait_ready(Duration::from_millis(500)));
     assert_eq!(unwell.status().state, State::Starting);
-    assert_eq!(unwell.enter().err().unwrap().state, State::Starting);
+    assert_eq!(unwell.enter().unwrap_err().state, State::Starting);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_restart_takes_effect_and_a_burst_is_few_restarts() {
     assert_eq!(common::stat(first), None);
     assert!(supervisor.wait_ready(LONG));
 
-    let inside = supervisor.enter().ok().unwrap();
+    let inside = supervisor.enter().unwrap();
     let together = Barrier::new(20);
     std::thread::scope(|scope| {
         let restart = || {
@@ -123,7 +123,7 @@ fn a_restart_takes_effect_and_a_burst_is_few_restarts() {
         };
         let restarts: Vec<_> = (0..20).map(|_| scope.spawn(restart)).collect();
         reaches(&supervisor, State::Draining);
-        assert_eq!(supervisor.enter().err().unwrap().state, State::Draining);
+        assert_eq!(supervisor.enter().unwrap_err().state, State::Draining);
         drop(inside);
         for restart in restarts {
             assert_eq!(restart.join().unwrap(), Ok(()));
@@ -138,10 +138,10 @@ fn a_restart_takes_effect_and_a_burst_is_few_restarts() {
 #[test]
 fn a_drain_has_an_end_and_a_late_leaver_does_no_harm() {
     let supervisor = ready(Spec { drain: Duration::from_millis(20), ..listener() });
-    let stuck = supervisor.enter().ok().unwrap();
+    let stuck = supervisor.enter().unwrap();
     assert_eq!(supervisor.restart(), Ok(()));
     assert!(supervisor.wait_ready(LONG));
-    let inside = supervisor.enter().ok().unwrap();
+    let inside = supervisor.enter().unwrap();
     assert_eq!((stuck.generation, inside.generation), (1, 2));
     drop(stuck);
     drop(inside);
@@ -236,6 +236,17 @@ fn workers_get_the_grace_as_well_and_then_the_same_end() {
 }
 
 #[test]
+fn a_stop_reaches_descendants_that_left_the_group() {
+    let supervisor = ready(script("setsid sleep 600 & echo escaped $!; exec $F listen $PORT"));
+    eventually("it is known", || texts(&supervisor).iter().any(|l| l.starts_with("escaped ")));
+    let line = texts(&supervisor).into_iter().find(|l| l.starts_with("escaped ")).unwrap();
+    let escaped = line["escaped ".len()..].parse().unwrap();
+    assert!(common::stat(escaped).is_some());
+    assert_eq!(supervisor.stop(), Ok(()));
+    eventually("it is reaped", || common::stat(escaped).is_none());
+}
+
+#[test]
 fn a_stopped_server_is_woken_by_start_but_not_by_changes() {
     let supervisor = ready(listener());
     assert_eq!(supervisor.stop(), Ok(()));
@@ -256,7 +267,7 @@ fn a_stopped_server_is_woken_by_start_but_not_by_changes() {
 #[test]
 fn a_start_overtakes_a_stop_that_still_drains() {
     let supervisor = ready(listener());
-    let inside = supervisor.enter().ok().unwrap();
+    let inside = supervisor.enter().unwrap();
     std::thread::scope(|scope| {
         let stop = scope.spawn(|| supervisor.stop());
         reaches(&supervisor, State::Draining);
@@ -297,9 +308,11 @@ fn a_listener_left_behind_by_an_earlier_life_is_removed() {
 #[test]
 fn a_server_reported_dead_is_looked_at() {
     let supervisor = ready(script("$F listen $PORT & exec sleep 600"));
+    let (verdict, verdicts) = crossbeam_channel::unbounded();
+    supervisor.on_change(Box::new(move |status| drop(verdict.send(status.state))));
     supervisor.report_dead(1);
+    assert_eq!(verdicts.recv_timeout(LONG), Ok(State::Ready), "told, although nothing changed");
     let listener = ask(&supervisor);
-    assert!(supervisor.status().ready, "it still answered");
     kill(Pid::from_raw(listener), Signal::SIGKILL).unwrap();
     eventually("it is no longer ready", || {
         supervisor.report_dead(1);
@@ -342,7 +355,7 @@ fn observers_see_every_state_in_order() {
 fn a_shutdown_leaves_nobody_and_answers_everybody() {
     let supervisor = ready(listener());
     let pid = supervisor.status().pid.unwrap();
-    let _inside = supervisor.enter().ok().unwrap();
+    let _inside = supervisor.enter().unwrap();
     std::thread::scope(|scope| {
         let follower = scope.spawn(|| {
             let mut last = 0;

@@ -121,8 +121,7 @@ impl Table {
     /// collected, or a child of ours, which only we could collect, is a member.
     fn owns_group(&self, pid: Pid) -> bool {
         self.is_registered(pid)
-            || self.leaderless.get(&pid.number) == Some(&pid.serial)
-                && adopted::children().iter().any(|child| child.group == pid.number)
+            || self.leaderless.get(&pid.number) == Some(&pid.serial) && reap::has_child_in(pid.number)
     }
 }
 
@@ -143,6 +142,12 @@ pub(super) struct Shared {
 #[derive(Clone)]
 pub struct Processes {
     pub(super) shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Processes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Processes").finish_non_exhaustive()
+    }
 }
 
 impl Processes {

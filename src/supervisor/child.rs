@@ -3,6 +3,7 @@
 //!
 //! Lock order: `child` and `observers` are leaves, never held together. Signals go out without
 //! `child`: a [`Pid`] never means another process, so that a busy process table holds up no request.
+use std::fmt;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -177,6 +178,12 @@ pub struct InFlight {
     /// Where it listens.
     pub upstream: SocketAddr,
     shared: Arc<Shared>,
+}
+
+impl fmt::Debug for InFlight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "InFlight({} at {})", self.generation, self.upstream)
+    }
 }
 
 impl Drop for InFlight {

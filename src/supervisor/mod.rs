@@ -163,7 +163,8 @@ impl Supervisor {
         shared.send_once(&shared.change_pending, Message::Changed);
     }
 
-    /// It refused a connection in this generation: the watcher looks whether it still answers.
+    /// It refused a connection in this generation: the watcher looks whether it still accepts any, and
+    /// tells the observers, also when nothing has changed.
     pub fn report_dead(&self, generation: u64) {
         let shared = &self.inner.shared;
         shared.send_once(&shared.death_pending, Message::Dead(generation));
@@ -174,7 +175,7 @@ impl Supervisor {
         self.inner.shared.wait_ready(timeout)
     }
 
-    /// Calls `f` after each change of state, on the watcher's thread and without a lock: it must not
+    /// Calls `f` after each change of state (and sometimes without one), on the watcher's thread and without a lock: it must not
     /// block, nor call a method that waits.
     pub fn on_change(&self, f: Box<dyn Fn(&Status) + Send + Sync>) {
         self.inner.shared.observe(f);

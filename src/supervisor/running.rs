@@ -23,6 +23,8 @@ impl Running {
     /// Spawns the command; else the exit code a shell would report, and why.
     pub(super) fn start(spec: &Spec, shared: &Arc<Shared>) -> Result<Running, (i32, String)> {
         let nofile_soft = shared.processes.nofile_soft();
+        // Before the fork: a life is never measured shorter than it was.
+        let started = Instant::now();
         let Spawned { pid, exit, stdout, stderr, .. } = shared
             .processes
             .spawn(spawn(spec, nofile_soft))
@@ -36,7 +38,7 @@ impl Running {
             to.logs.push(stream, line);
         });
         match output {
-            Ok(output) => Ok(Running { pid, exit, started: Instant::now(), exited: None, output }),
+            Ok(output) => Ok(Running { pid, exit, started, exited: None, output }),
             Err(error) => {
                 // Unread, it would block on its first long write.
                 shared.processes.signal_group(pid, Signal::SIGKILL);

@@ -190,12 +190,13 @@ impl Watcher {
             Message::Drained => {}
             Message::Dead(generation) => {
                 self.shared.death_pending.store(false, Ordering::Release);
-                let current = self.shared.status().generation == generation;
-                if current
-                    && matches!(self.phase, Phase::Ready)
-                    && readiness::accepts(self.spec.port).is_none()
-                {
+                let ready = matches!(self.phase, Phase::Ready);
+                let current = ready && self.shared.status().generation == generation;
+                if current && readiness::accepts(self.spec.port).is_none() {
                     self.starting("the server no longer accepts connections");
+                } else {
+                    // Who reported it waits for a verdict.
+                    self.shared.update(|_| {});
                 }
             }
         }
