@@ -1,5 +1,6 @@
 //! The command line, as text: argh parses it, `config` gives it meaning.
 use argh::{EarlyExit, FromArgs};
+use std::ffi::OsString;
 
 /// Wraps a web server: starts it, relays everything to it, and keeps /_frag/ for itself.
 ///
@@ -127,7 +128,10 @@ pub enum Early {
 ///
 /// # Errors
 /// [`Early`], with the text to print.
-pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Flags, Early> {
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Flags, Early> {
+    let arguments: Result<Vec<String>, OsString> = arguments.into_iter().map(OsString::into_string).collect();
+    let arguments = arguments
+        .map_err(|odd| Early::Usage(format!("the argument `{}` is not UTF-8", odd.to_string_lossy())))?;
     let arguments = split_equals(arguments);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     Flags::from_args(&[env!("CARGO_PKG_NAME")], &arguments).map_err(|EarlyExit { output, status }| {
@@ -159,7 +163,7 @@ mod tests {
     use super::*;
 
     fn parse_words(words: &[&str]) -> Result<Flags, Early> {
-        parse(words.iter().map(|w| (*w).to_owned()))
+        parse(words.iter().map(OsString::from))
     }
 
     #[test]

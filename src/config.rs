@@ -1,14 +1,20 @@
 //! What the server was told to do: flags and FRAG_* variables checked and turned into one plain value.
 //! A bad value is an error that names flag and variable, never a silent default.
+mod places;
+mod value;
+
 use crate::cli::Flags;
 use crate::http::Limits;
 use nix::sys::signal::Signal;
+use places::{existing_directory, state_directory, token};
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::path::PathBuf;
 use std::time::Duration;
+use value::{
+    number, parse_port, parse_signal, parse_size, parse_time, parse_user, positive_time, ready_path,
+};
 
 const PORT: u16 = 8080;
 const SUBPROCESS_PORT: u16 = 9090;
@@ -18,10 +24,6 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 const LOG_LINES: usize = 1000;
 const MAX_UPLOAD_BYTES: u64 = 2 << 30;
-/// No time in the configuration is longer than this.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
-/// Bytes of a token file.
-const TOKEN_BYTES: u64 = 4096;
 
 /// Everything that was decided before the start.
 #[derive(Clone, Debug)]
@@ -194,10 +196,9 @@ impl Config {
                 text.parse().map_err(|_| "is not an address like 127.0.0.1:8081".to_owned())?;
             Ok(Some(address))
         })?;
-        let root =
-            existing_directory("root", from.text("root", flags.root)?.unwrap_or_else(|| ".".to_owned()))?;
+        let root = existing_directory("root", from.text("root", flags.root)?.as_deref().unwrap_or("."))?;
         let state_dir =
-            from.text("state-dir", flags.state_dir)?.map(|dir| state_directory(dir, &root)).transpose()?;
+            from.text("state-dir", flags.state_dir)?.map(|dir| state_directory(&dir, &root)).transpose()?;
         let token = token(&from, flags.token_file, state_dir.as_deref(), &root)?;
         let open_control = from.switch("open-control", flags.open_control)?;
         if open_control && !control.is_some_and(|address| address.ip().is_loopback()) {
@@ -285,144 +286,6 @@ impl Config {
     }
 }
 
-fn parse_port(text: &str) -> Result<u16, String> {
-    text.parse().map_err(|_| "is not a port (0 to 65535)".to_owned())
-}
-
-fn number<T: FromStr + PartialOrd + fmt::Display>(text: &str, least: T) -> Result<T, String> {
-    match text.parse::<T>() {
-        Ok(n) if n >= least => Ok(n),
-        _ => Err(format!("is not a whole number of {least} or more")),
-    }
-}
-
-/// `10s`, `250ms`, `2m`, `1h`; a bare number is seconds.
-fn parse_time(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let value: f64 = match digits.parse() {
-        Ok(value) if value >= 0.0 => value,
-        _ => return Err("is not a time like 10s or 250ms".to_owned()),
-    };
-    let seconds = match &text[digits.len()..] {
-        "ms" => value / 1000.0,
-        "" | "s" => value,
-        "m" => value * 60.0,
-        "h" => value * 3600.0,
-        _ => return Err("is not a time like 10s or 250ms".to_owned()),
-    };
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(time) if time <= LONGEST => Ok(time),
-        _ => Err("is longer than a year".to_owned()),
-    }
-}
-
-fn positive_time(text: &str) -> Result<Duration, String> {
-    parse_time(text).and_then(|t| if t.is_zero() { Err("must be above 0".to_owned()) } else { Ok(t) })
-}
-
-/// `1048576`, `64KiB`, `10MiB`, `2GiB`.
-fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit: u64 = match &text[digits.len()..] {
-        "" | "B" => 1,
-        "KiB" | "K" => 1 << 10,
-        "MiB" | "M" => 1 << 20,
-        "GiB" | "G" => 1 << 30,
-        _ => return Err("is not a size like 64KiB or 2GiB".to_owned()),
-    };
-    let value: u64 = digits.parse().map_err(|_| "is not a size like 64KiB or 2GiB".to_owned())?;
-    value.checked_mul(unit).ok_or_else(|| "is too large".to_owned())
-}
-
-/// `INT`, `SIGINT` or `2`.
-fn parse_signal(text: &str) -> Result<Signal, String> {
-    if let Ok(number) = text.parse::<i32>() {
-        return Signal::try_from(number).map_err(|_| "is not a signal".to_owned());
-    }
-    let upper = text.to_ascii_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    Signal::from_str(&format!("SIG{name}")).map_err(|_| "is not a signal".to_owned())
-}
-
-/// `1000` or `1000:1000`; the group defaults to the user's number.
-fn parse_user(text: &str) -> Result<(u32, u32), String> {
-    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
-    match (uid.parse(), gid.parse()) {
-        (Ok(uid), Ok(gid)) => Ok((uid, gid)),
-        _ => Err("is not UID or UID:GID in numbers".to_owned()),
-    }
-}
-
-fn ready_path(text: &str) -> Result<Option<String>, String> {
-    let plain = text.bytes().all(|b| (b'!'..=b'~').contains(&b));
-    if text.starts_with('/') && plain {
-        Ok(Some(text.to_owned()))
-    } else {
-        Err("is not a path like /healthz".to_owned())
-    }
-}
-
-fn existing_directory(setting: &'static str, text: String) -> Result<PathBuf, ConfigError> {
-    let path = Path::new(&text);
-    match path.canonicalize() {
-        Ok(path) if path.is_dir() => Ok(path),
-        Ok(_) => Err(ConfigError::new(setting, format!("`{text}` is not a directory"))),
-        Err(error) => Err(ConfigError::new(setting, format!("`{text}`: {error}"))),
-    }
-}
-
-/// The workload can read and overwrite whatever is below the root.
-fn outside_root(setting: &'static str, path: &Path, root: &Path) -> Result<(), ConfigError> {
-    if path.starts_with(root) {
-        return Err(ConfigError::new(
-            setting,
-            format!("`{}` is inside --root, where the workload could overwrite it", path.display()),
-        ));
-    }
-    Ok(())
-}
-
-fn state_directory(text: String, root: &Path) -> Result<PathBuf, ConfigError> {
-    use std::os::unix::fs::DirBuilderExt;
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&text);
-    made.map_err(|error| ConfigError::new("state-dir", format!("`{text}`: {error}")))?;
-    let path = existing_directory("state-dir", text)?;
-    outside_root("state-dir", &path, root)?;
-    Ok(path)
-}
-
-/// The token: FRAG_TOKEN, else the file named, else `token` in the state directory if it is there.
-fn token(
-    from: &Source<'_>,
-    file: Option<String>,
-    state_dir: Option<&Path>,
-    root: &Path,
-) -> Result<Option<Vec<u8>>, ConfigError> {
-    use std::os::unix::ffi::OsStringExt;
-    if let Some(token) = (from.environment)("FRAG_TOKEN").filter(|token| !token.is_empty()) {
-        return Ok(Some(token.into_vec()));
-    }
-    let named = from.text("token-file", file)?;
-    let path = match (&named, state_dir) {
-        (Some(file), _) => PathBuf::from(file),
-        (None, Some(dir)) if dir.join("token").exists() => dir.join("token"),
-        (None, _) => return Ok(None),
-    };
-    let problem = |text: String| ConfigError::new("token-file", format!("`{}` {text}", path.display()));
-    let real = path.canonicalize().map_err(|error| problem(format!("cannot be read: {error}")))?;
-    outside_root("token-file", &real, root)?;
-    let length = std::fs::metadata(&real).map_err(|e| problem(format!("cannot be read: {e}")))?.len();
-    if length > TOKEN_BYTES {
-        return Err(problem(format!("is larger than {TOKEN_BYTES} bytes")));
-    }
-    let bytes = std::fs::read(&real).map_err(|error| problem(format!("cannot be read: {error}")))?;
-    match bytes.trim_ascii() {
-        [] => Err(problem("is empty".to_owned())),
-        token if token.iter().all(u8::is_ascii_graphic) => Ok(Some(token.to_vec())),
-        _ => Err(problem("is not one line of printable ASCII".to_owned())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -485,46 +348,5 @@ mod tests {
             assert!(error.contains(&format!("--{flag} ({variable})")), "{variable}={value}: {error}");
         }
         assert!(resolve(Flags::default(), &[]).unwrap_err().contains("--command (FRAG_COMMAND)"));
-    }
-
-    #[test]
-    fn times_sizes_signals_and_users() {
-        assert_eq!(parse_time("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(parse_time("1.5"), Ok(Duration::from_millis(1500)));
-        assert_eq!(parse_time("2m"), Ok(Duration::from_secs(120)));
-        assert_eq!(parse_size("2GiB"), Ok(2 << 30));
-        assert_eq!(parse_signal("hup"), Ok(Signal::SIGHUP));
-        assert_eq!(parse_signal("SIGUSR1"), Ok(Signal::SIGUSR1));
-        assert_eq!(parse_signal("2"), Ok(Signal::SIGINT));
-        assert_eq!(parse_user("7"), Ok((7, 7)));
-        assert_eq!(parse_user("7:8"), Ok((7, 8)));
-    }
-
-    #[test]
-    fn what_must_stay_ours_stays_out_of_the_root() {
-        let root = tempfile::tempdir().unwrap();
-        let outside = tempfile::tempdir().unwrap();
-        let text = |path: &Path| path.to_str().unwrap().to_owned();
-        let flags = |state: &Path, token: Option<&Path>| Flags {
-            root: Some(text(root.path())),
-            state_dir: Some(text(state)),
-            token_file: token.map(text),
-            ..with_command()
-        };
-        let inside = root.path().join("state");
-        assert!(resolve(flags(&inside, None), &[]).unwrap_err().contains("inside --root"));
-        let token = root.path().join("token");
-        std::fs::write(&token, "t").unwrap();
-        assert!(resolve(flags(outside.path(), Some(&token)), &[]).unwrap_err().contains("inside --root"));
-        let link = outside.path().join("link");
-        std::os::unix::fs::symlink(root.path(), &link).unwrap();
-        assert!(resolve(flags(&link, None), &[]).unwrap_err().contains("inside --root"));
-        std::fs::write(outside.path().join("token"), " secret\n").unwrap();
-        let config = resolve(flags(outside.path(), None), &[]).unwrap();
-        assert_eq!(config.token.as_deref(), Some(&b"secret"[..]));
-        assert_eq!(
-            resolve(with_command(), &[("FRAG_TOKEN", "env")]).unwrap().token.as_deref(),
-            Some(&b"env"[..])
-        );
     }
 }

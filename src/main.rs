@@ -1,37 +1,32 @@
 //! Parse, run, exit code.
 use simple_artifact_server::cli::{self, Early};
 use simple_artifact_server::{app, config::Config};
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-#[allow(clippy::print_stdout, clippy::print_stderr)]
 fn main() -> ExitCode {
-    let flags = match cli::parse(std::env::args().skip(1)) {
+    let flags = match cli::parse(std::env::args_os().skip(1)) {
         Ok(flags) => flags,
-        Err(Early::Help(text)) => {
-            println!("{}", text.trim_end());
-            return ExitCode::SUCCESS;
-        }
-        Err(Early::Usage(text)) => {
-            eprintln!("{}", text.trim_end());
-            return ExitCode::from(2);
-        }
+        Err(Early::Help(text)) => return say(io::stdout(), &text.trim_end(), ExitCode::SUCCESS),
+        Err(Early::Usage(text)) => return say(io::stderr(), &text.trim_end(), ExitCode::from(2)),
     };
     if flags.version {
-        println!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
+        let version = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
+        return say(io::stdout(), &version, ExitCode::SUCCESS);
     }
     let config = match Config::resolve(flags, &|name| std::env::var_os(name)) {
         Ok(config) => config,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(2);
-        }
+        Err(error) => return say(io::stderr(), &error, ExitCode::from(2)),
     };
     match app::run(config) {
         Ok(code) => code,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => say(io::stderr(), &error, ExitCode::FAILURE),
     }
+}
+
+/// One text for people, whether or not anybody still reads it (`--help | head -1`).
+fn say(mut to: impl Write, text: &dyn Display, code: ExitCode) -> ExitCode {
+    let _ = writeln!(to, "{text}");
+    code
 }

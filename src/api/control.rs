@@ -3,7 +3,7 @@ use super::query::Query;
 use super::route::Route;
 use super::{Api, status};
 use crate::http::{Exchange, HttpError, Response};
-use crate::supervisor::ControlError;
+use crate::supervisor::{ControlError, State};
 use std::time::Duration;
 
 /// How long `?wait=ready` waits.
@@ -26,7 +26,9 @@ pub(super) fn act(api: &Api, exchange: &mut Exchange<'_>, route: &Route<'_>) -> 
     .map_err(failed)?;
     let mut code = 200;
     if wait && matches!(route, Route::Restart | Route::Start) {
-        status::wait_for(api, exchange, READY)?;
+        // What has failed or was stopped meanwhile only somebody else brings back.
+        let hopeless = |state| matches!(state, State::Failed | State::Stopped);
+        status::wait_for(api, exchange, READY, hopeless)?;
         code = if api.supervisor.status().ready { 200 } else { 503 };
     }
     Ok(status::report(api, code, &api.supervisor.status()))

@@ -1,5 +1,4 @@
 //! The door of the control routes: the listener's rules, who calls, where the call comes from.
-use super::route::RouteError;
 use crate::auth::{Access, AuthPolicy, Credentials, Refusal, authorize};
 use crate::http::{Exchange, Head, HttpError, Method, Role};
 
@@ -56,25 +55,16 @@ impl Gate {
         Err(HttpError::new(421, "host_not_allowed", "this listener does not answer to that Host"))
     }
 
-    /// Who asks for a route that is not there still has to be readable.
-    pub(super) fn check_unrouted(&self, exchange: &Exchange<'_>, error: RouteError) -> HttpError {
-        self.authorize(exchange, Access::Open).err().unwrap_or_else(|| error.into())
-    }
-
     /// Checks the caller against what the route asks, and where the call comes from.
     pub(super) fn check(&self, exchange: &Exchange<'_>, access: Access) -> Result<(), HttpError> {
-        self.authorize(exchange, access)?;
-        self.check_origin(exchange.head())
-    }
-
-    fn authorize(&self, exchange: &Exchange<'_>, access: Access) -> Result<(), HttpError> {
         let head = exchange.head();
         let credentials = Credentials {
             identity: head.get_all(IDENTITY).collect(),
             authorization: head.get_all("authorization").collect(),
         };
         let policy = if exchange.role() == Role::Control { &self.control } else { &self.public };
-        authorize(policy, &credentials, access).map(drop).map_err(refused)
+        authorize(policy, &credentials, access).map_err(refused)?;
+        self.check_origin(head)
     }
 
     /// A page of another site may make a browser send requests here, but not hide where they come

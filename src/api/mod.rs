@@ -10,9 +10,12 @@ pub use gate::{Gate, GatePolicy};
 pub use route::{Route, RouteError, route};
 
 use crate::files::Root;
-use crate::http::{Exchange, HttpError, Method, Served};
+use crate::http::{Exchange, HttpError, Method, Response, Served};
 use crate::supervisor::Supervisor;
 use std::sync::Arc;
+
+/// Answers here are true for the moment, and some are secrets: no cache keeps one, error or not.
+const NOT_STORED: &str = "no-store";
 
 /// What the control routes work on.
 #[derive(Debug)]
@@ -44,29 +47,32 @@ impl Api {
     /// # Errors
     /// Every refusal of the gate, the routes and what they do.
     pub fn serve(&self, exchange: &mut Exchange<'_>, path: &[u8]) -> Result<Served, HttpError> {
-        let path = path.to_vec();
+        match self.answer(exchange, path) {
+            Ok(None) => Ok(Served::Gone),
+            Ok(Some(response)) => match exchange.respond(response.with("cache-control", NOT_STORED)) {
+                Ok(()) => Ok(Served::Done),
+                Err(_) => Ok(Served::Gone),
+            },
+            Err(error) => Err(error.with("cache-control", NOT_STORED)),
+        }
+    }
+
+    /// The answer; none when the client left before it was there.
+    fn answer(&self, exchange: &mut Exchange<'_>, path: &[u8]) -> Result<Option<Response>, HttpError> {
         let method = exchange.head().method();
         self.gate.check_listener(exchange)?;
-        let route = route(method, &path).map_err(|error| self.gate.check_unrouted(exchange, error))?;
-        self.gate.check(exchange, route.access())?;
-        let response = match route {
+        let route = route(method, path);
+        self.gate.check(exchange, route.as_ref().map_or_else(RouteError::access, Route::access))?;
+        Ok(Some(match route? {
             Route::Status => status::status(self, exchange)?,
             Route::Health => status::health(),
-            Route::Await => match status::wait_ready(self, exchange)? {
-                Some(response) => response,
-                None => return Ok(Served::Gone),
-            },
-            Route::Restart | Route::Start | Route::Stop | Route::Interrupt => {
+            Route::Await => return status::wait_ready(self, exchange),
+            route @ (Route::Restart | Route::Start | Route::Stop | Route::Interrupt) => {
                 control::act(self, exchange, &route)?
             }
             Route::Upload(path) => files::upload(self, exchange, path)?,
             Route::File(path) if method == Method::Delete => files::delete(self, path)?,
             Route::File(path) => files::get(self, exchange, path)?,
-        };
-        Ok(if exchange.respond(response.with("cache-control", "no-store")).is_ok() {
-            Served::Done
-        } else {
-            Served::Gone
-        })
+        }))
     }
 }

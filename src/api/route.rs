@@ -40,15 +40,31 @@ impl Route<'_> {
 pub enum RouteError {
     /// Nothing of that name.
     NotFound,
-    /// The resource is there, the method is not; with those that are.
-    MethodNotAllowed(&'static str),
+    /// The resource is there, the method is not.
+    MethodNotAllowed {
+        /// Those that are.
+        allowed: &'static str,
+        /// What the resource asks of its caller.
+        access: Access,
+    },
+}
+
+impl RouteError {
+    /// Who may know that there is no route: whoever may use what the path stands for. Elsewhere
+    /// readers and strangers learn nothing.
+    pub fn access(&self) -> Access {
+        match self {
+            RouteError::NotFound => Access::Writer,
+            RouteError::MethodNotAllowed { access, .. } => *access,
+        }
+    }
 }
 
 impl From<RouteError> for HttpError {
     fn from(error: RouteError) -> Self {
         match error {
             RouteError::NotFound => HttpError::new(404, "not_found", "there is no such route"),
-            RouteError::MethodNotAllowed(allowed) => {
+            RouteError::MethodNotAllowed { allowed, .. } => {
                 HttpError::new(405, "method_not_allowed", format!("this route takes {allowed}"))
                     .with("allow", allowed)
             }
@@ -88,7 +104,7 @@ pub fn route(method: Method, path: &[u8]) -> Result<Route<'_>, RouteError> {
         Method::Delete => allowed == FILE,
         _ => false,
     };
-    if fits { Ok(route) } else { Err(RouteError::MethodNotAllowed(allowed)) }
+    if fits { Ok(route) } else { Err(RouteError::MethodNotAllowed { allowed, access: route.access() }) }
 }
 
 #[cfg(test)]
@@ -118,7 +134,7 @@ mod tests {
                     Ok(found) => assert!(methods.contains(&method) && found == wanted, "{method:?} {path}"),
                     Err(error) => {
                         assert!(!methods.contains(&method), "{method:?} {path}");
-                        assert!(matches!(error, RouteError::MethodNotAllowed(_)));
+                        assert_eq!(error.access(), wanted.access());
                     }
                 }
             }

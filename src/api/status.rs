@@ -4,7 +4,7 @@ use super::query::Query;
 use crate::base::time::{millis, unix_ms};
 use crate::http::{Exchange, HttpError, Response, list_elements, peer_gone};
 use crate::process::Exit;
-use crate::supervisor::Status;
+use crate::supervisor::{State, Status};
 use serde::Serialize;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -74,9 +74,13 @@ pub(super) fn status(api: &Api, exchange: &Exchange<'_>) -> Result<Response, Htt
     Ok(report(api, code, &status))
 }
 
+fn is_plain(media_type: &[u8]) -> bool {
+    media_type.trim_ascii().eq_ignore_ascii_case(b"text/plain")
+}
+
 fn wants_text(exchange: &Exchange<'_>) -> bool {
     let mut types = exchange.head().get_all("accept").flat_map(list_elements);
-    types.next().is_some_and(|first| first.starts_with(b"text/plain"))
+    types.next().and_then(|first| first.split(|&b| b == b';').next()).is_some_and(is_plain)
 }
 
 /// `GET await`: 200 as soon as the server is ready, 503 when the time is over first; `None` when the
@@ -84,14 +88,20 @@ fn wants_text(exchange: &Exchange<'_>) -> bool {
 pub(super) fn wait_ready(api: &Api, exchange: &Exchange<'_>) -> Result<Option<Response>, HttpError> {
     let query = Query::parse(exchange.head().query());
     let time = query.seconds("timeout", AWAIT, AWAIT_MAX)?;
-    Ok(wait_for(api, exchange, time)?.then(|| {
+    Ok(wait_for(api, exchange, time, |_| false)?.then(|| {
         let status = api.supervisor.status();
         report(api, if status.ready { 200 } else { 503 }, &status)
     }))
 }
 
-/// Waits until the server is ready or the time is over; false when the client left before.
-pub(super) fn wait_for(api: &Api, exchange: &Exchange<'_>, time: Duration) -> Result<bool, HttpError> {
+/// Waits until the server is ready, `hopeless` says that it will not be, or the time is over; false
+/// when the client left before.
+pub(super) fn wait_for(
+    api: &Api,
+    exchange: &Exchange<'_>,
+    time: Duration,
+    hopeless: fn(State) -> bool,
+) -> Result<bool, HttpError> {
     let deadline = Instant::now() + time;
     if api.supervisor.wait_ready(Duration::ZERO) {
         return Ok(true);
@@ -99,7 +109,8 @@ pub(super) fn wait_for(api: &Api, exchange: &Exchange<'_>, time: Duration) -> Re
     exchange.seat().leave_pool()?;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        if api.supervisor.wait_ready(left.min(LOOK)) || left.is_zero() {
+        let ready = api.supervisor.wait_ready(left.min(LOOK));
+        if ready || left.is_zero() || hopeless(api.supervisor.status().state) {
             return Ok(true);
         }
         if peer_gone(exchange.client()) {

@@ -1,0 +1,177 @@
+//! What the configuration names on the host: directories and the token's file, looked at before the
+//! start. The state directory is the one thing made here.
+use super::{ConfigError, Source};
+use std::fs::{DirBuilder, File};
+use std::io::{ErrorKind, Read};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Component, Path, PathBuf};
+
+/// Bytes of a token file.
+const TOKEN_BYTES: u64 = 4096;
+
+pub(super) fn existing_directory(setting: &'static str, text: &str) -> Result<PathBuf, ConfigError> {
+    match Path::new(text).canonicalize() {
+        Ok(path) if path.is_dir() => Ok(path),
+        Ok(_) => Err(ConfigError::new(setting, format!("`{text}` is not a directory"))),
+        Err(error) => Err(ConfigError::new(setting, format!("`{text}`: {error}"))),
+    }
+}
+
+/// The workload can read and overwrite whatever is below the root.
+fn outside_root(setting: &'static str, path: &Path, root: &Path) -> Result<(), ConfigError> {
+    if path.starts_with(root) {
+        return Err(ConfigError::new(
+            setting,
+            format!("`{}` is inside --root, where the workload could overwrite it", path.display()),
+        ));
+    }
+    Ok(())
+}
+
+/// Makes the directory if need be, but nothing inside the root: where it would be is known before.
+pub(super) fn state_directory(text: &str, root: &Path) -> Result<PathBuf, ConfigError> {
+    let problem = |what: &dyn std::fmt::Display| ConfigError::new("state-dir", format!("`{text}`: {what}"));
+    outside_root("state-dir", &destination(text).map_err(|error| problem(&error))?, root)?;
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(text);
+    made.map_err(|error| problem(&error))?;
+    let path = existing_directory("state-dir", text)?;
+    // Once more: a link may have come between.
+    outside_root("state-dir", &path, root)?;
+    Ok(path)
+}
+
+/// Where a path leads whose last directories may not exist yet.
+fn destination(text: &str) -> std::io::Result<PathBuf> {
+    let path = std::path::absolute(text)?;
+    for above in path.ancestors() {
+        let real = match above.canonicalize() {
+            Ok(real) => real,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let missing = path.strip_prefix(above).unwrap_or(Path::new(""));
+        if missing.components().any(|part| part == Component::ParentDir) {
+            let text = "`..` in a directory that does not exist";
+            return Err(std::io::Error::new(ErrorKind::InvalidInput, text));
+        }
+        return Ok(real.join(missing));
+    }
+    Err(ErrorKind::NotFound.into())
+}
+
+/// The token: FRAG_TOKEN, else the file named, else `token` in the state directory if it is there.
+/// One that is set but cannot be used is an error: nobody who sets one wants to run without.
+pub(super) fn token(
+    from: &Source<'_>,
+    file: Option<String>,
+    state_dir: Option<&Path>,
+    root: &Path,
+) -> Result<Option<Vec<u8>>, ConfigError> {
+    if let Some(token) = (from.environment)("FRAG_TOKEN") {
+        let problem = |text| ConfigError::new("token-file", format!("the token in FRAG_TOKEN {text}"));
+        return usable(&token.into_vec()).map(Some).map_err(problem);
+    }
+    let named = from.text("token-file", file)?;
+    let path = match (named, state_dir.map(|dir| dir.join("token"))) {
+        (Some(file), _) => PathBuf::from(file),
+        (None, Some(file)) if file.symlink_metadata().is_ok() => file,
+        (None, _) => return Ok(None),
+    };
+    let problem = |text: String| ConfigError::new("token-file", format!("`{}` {text}", path.display()));
+    let unreadable = |error: std::io::Error| problem(format!("cannot be read: {error}"));
+    let real = path.canonicalize().map_err(unreadable)?;
+    outside_root("token-file", &real, root)?;
+    let mut bytes = Vec::new();
+    File::open(&real)
+        .and_then(|file| file.take(TOKEN_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > TOKEN_BYTES {
+        return Err(problem(format!("is larger than {TOKEN_BYTES} bytes")));
+    }
+    usable(&bytes).map(Some).map_err(|text| problem(text.to_owned()))
+}
+
+/// The token without the white space around it, if a header can carry it.
+fn usable(bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
+    match bytes.trim_ascii() {
+        [] => Err("is empty"),
+        token if token.iter().all(u8::is_ascii_graphic) => Ok(token.to_vec()),
+        _ => Err("is not one line of printable ASCII"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::Flags;
+    use crate::config::Config;
+    use std::ffi::OsString;
+    use std::path::Path;
+
+    fn resolve(flags: Flags, environment: &[(&str, &str)]) -> Result<Config, String> {
+        let find = |name: &str| environment.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v));
+        Config::resolve(flags, &find).map_err(|error| error.to_string())
+    }
+
+    fn with_command() -> Flags {
+        Flags { command: Some("sleep 1".to_owned()), ..Flags::default() }
+    }
+
+    #[test]
+    fn what_must_stay_ours_stays_out_of_the_root() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let flags = |state: &Path, token: Option<&Path>| Flags {
+            root: Some(text(root.path())),
+            state_dir: Some(text(state)),
+            token_file: token.map(text),
+            ..with_command()
+        };
+        let inside = root.path().join("state");
+        let deep = outside.path().join("new/state");
+        assert!(resolve(flags(&inside, None), &[]).unwrap_err().contains("inside --root"));
+        assert!(!inside.exists(), "made before it was refused");
+        let token = root.path().join("token");
+        std::fs::write(&token, "t").unwrap();
+        assert!(resolve(flags(outside.path(), Some(&token)), &[]).unwrap_err().contains("inside --root"));
+        let link = outside.path().join("link");
+        std::os::unix::fs::symlink(root.path(), &link).unwrap();
+        assert!(resolve(flags(&link, None), &[]).unwrap_err().contains("inside --root"));
+        assert!(resolve(flags(&link.join("a/b"), None), &[]).unwrap_err().contains("inside --root"));
+        let climbing = outside.path().join("gone/../link/a");
+        assert!(resolve(flags(&climbing, None), &[]).unwrap_err().contains("--state-dir"));
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1, "only the token");
+        assert_eq!(resolve(flags(&deep, None), &[]).unwrap().state_dir, Some(deep.canonicalize().unwrap()));
+        std::fs::write(outside.path().join("token"), " secret\n").unwrap();
+        let config = resolve(flags(outside.path(), None), &[]).unwrap();
+        assert_eq!(config.token.as_deref(), Some(&b"secret"[..]));
+        assert_eq!(
+            resolve(with_command(), &[("FRAG_TOKEN", "env")]).unwrap().token.as_deref(),
+            Some(&b"env"[..])
+        );
+    }
+    #[test]
+    fn a_token_that_cannot_be_used_is_refused() {
+        let outside = tempfile::tempdir().unwrap();
+        let file = outside.path().join("token");
+        let flags = || Flags {
+            root: Some("/proc/self/fdinfo".to_owned()),
+            state_dir: Some(outside.path().to_str().unwrap().to_owned()),
+            ..with_command()
+        };
+        for token in ["", " ", "\n", "two lines\nof it", "with space", "h\u{fc}"] {
+            let error = resolve(flags(), &[("FRAG_TOKEN", token)]).unwrap_err();
+            assert!(error.contains("FRAG_TOKEN "), "{token:?}: {error}");
+            std::fs::write(&file, token).unwrap();
+            assert!(resolve(flags(), &[]).unwrap_err().contains("--token-file"), "{token:?} in a file");
+        }
+        std::fs::write(&file, "x".repeat(5000)).unwrap();
+        assert!(resolve(flags(), &[]).unwrap_err().contains("larger"));
+        std::fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink("nowhere", &file).unwrap();
+        assert!(resolve(flags(), &[]).unwrap_err().contains("cannot be read"));
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(resolve(flags(), &[]).unwrap().token, None);
+    }
+}

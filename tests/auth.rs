@@ -1,0 +1,322 @@
+//! Who may do what: every credential against every route, and where calls may come from.
+#![allow(clippy::unwrap_used)]
+mod binary;
+mod common;
+
+use binary::{IDLE, Reserved, Response, Server, connect, eventually, read_to_end, send};
+use std::io::Write;
+use std::net::SocketAddr;
+
+const TOKEN: &str = "correct-horse";
+
+/// What an identity header makes of its sender.
+#[derive(Clone, Copy, PartialEq)]
+enum Identity {
+    Absent,
+    Reader,
+    Writer,
+    Malformed,
+}
+
+const IDENTITIES: &[(&str, Identity)] = &[
+    ("", Identity::Absent),
+    ("X-Verified-User-Data: {\"readOnly\":true}\r\n", Identity::Reader),
+    ("x-verified-user-data:{\"read_only\":true}\r\n", Identity::Reader),
+    ("X-Verified-User-Data: {\"id\":[1],\"read\\u004fnly\":true}\r\n", Identity::Reader),
+    ("X-Verified-User-Data: {\"readOnly\":false,\"read_only\":true}\r\n", Identity::Reader),
+    ("X-Verified-User-Data: {\"role\":\"admin\",\"readOnly\":true}\r\n", Identity::Reader),
+    ("X-Verified-User-Data: {\"readOnly\":false,\"name\":\"J\u{f6}rg\"}\r\n", Identity::Writer),
+    ("X-Verified-User-Data: {}\r\n", Identity::Writer),
+    ("X-Verified-User-Data: {\"role\":\"admin\"}\r\n", Identity::Writer),
+    ("X-Verified-User-Data: {\"readOnly\":\r\n", Identity::Malformed),
+    ("X-Verified-User-Data: \r\n", Identity::Malformed),
+    ("X-Verified-User-Data: [{\"readOnly\":false}]\r\n", Identity::Malformed),
+    ("X-Verified-User-Data: null\r\n", Identity::Malformed),
+    ("X-Verified-User-Data: {\"readOnly\":\"true\"}\r\n", Identity::Malformed),
+    ("X-Verified-User-Data: {\"readOnly\":null}\r\n", Identity::Malformed),
+    ("X-Verified-User-Data: {\"readOnly\":false,\"readOnly\":false}\r\n", Identity::Malformed),
+    ("X-Verified-User-Data: {\"readOnly\":false,\"read\\u004fnly\":true}\r\n", Identity::Malformed),
+    ("X-Verified-User-Data: {\"a\":1,\"a\":1}\r\n", Identity::Malformed),
+    ("X-Verified-User-Data: {} {}\r\n", Identity::Malformed),
+    ("X-Verified-User-Data: {}\r\nX-Verified-User-Data: {}\r\n", Identity::Malformed),
+    ("X-Verified-User-Data: {}\r\nX-Verified-User-Data: {\"readOnly\":true}\r\n", Identity::Malformed),
+];
+
+const TOKENS: &[(&str, bool)] = &[
+    ("", false),
+    ("Authorization: Bearer incorrect-horse\r\n", false),
+    ("Authorization: Bearer correct-horse\r\n", true),
+];
+
+/// Method, path, whether anybody may, and the answer to who may, in an order in which each works.
+const ROUTES: &[(&str, &str, bool, u16, &str)] = &[
+    ("GET", "/status", false, 200, ""),
+    ("HEAD", "/status", false, 200, ""),
+    ("GET", "/await", true, 200, ""),
+    ("HEAD", "/health", true, 200, ""),
+    ("GET", "/health", true, 200, ""),
+    ("POST", "/upload/f", false, 200, ""),
+    ("PUT", "/upload/f", false, 200, ""),
+    ("GET", "/files/f", false, 200, ""),
+    ("HEAD", "/files/f", false, 200, ""),
+    ("GET", "/files", false, 200, ""),
+    ("GET", "/files/", false, 200, ""),
+    ("DELETE", "/files/f", false, 204, ""),
+    ("DELETE", "/files/f", false, 404, "not_found"),
+    ("POST", "/restart", false, 200, ""),
+    ("POST", "/interrupt", false, 200, ""),
+    ("POST", "/stop", false, 200, ""),
+    ("POST", "/interrupt", false, 409, "not_running"),
+    ("POST", "/start", false, 200, ""),
+    ("GET", "/nothing", false, 404, "not_found"),
+    ("POST", "/", false, 404, "not_found"),
+    ("DELETE", "/status", false, 405, "method_not_allowed"),
+    ("POST", "/await", true, 405, "method_not_allowed"),
+    ("PUT", "/health", true, 405, "method_not_allowed"),
+    ("GET", "/restart", false, 405, "method_not_allowed"),
+    ("OPTIONS", "/upload/f", false, 405, "method_not_allowed"),
+    ("PATCH", "/files/f", false, 405, "method_not_allowed"),
+];
+
+#[derive(Clone, Copy)]
+struct Setup {
+    token: bool,
+    require_user: bool,
+    open_control: bool,
+}
+
+/// The whole rule: why a request is refused, if it is.
+fn refusal(
+    setup: Setup,
+    on_control: bool,
+    identity: Identity,
+    has_token: bool,
+    open: bool,
+) -> Option<(u16, &'static str)> {
+    let asks_token = setup.token && !(setup.open_control && on_control);
+    match identity {
+        Identity::Malformed => Some((400, "identity_malformed")),
+        _ if open => None,
+        Identity::Absent if setup.require_user => Some((401, "identity_required")),
+        Identity::Reader => Some((403, "read_only")),
+        _ if asks_token && !has_token => Some((401, "token_required")),
+        _ => None,
+    }
+}
+
+fn check_every_cell(setup: Setup) {
+    let port = Reserved::new();
+    let mut flags = vec!["--control", "127.0.0.1:0", "--interrupt-signal", "WINCH"];
+    flags.extend(setup.require_user.then_some("--require-user"));
+    flags.extend(setup.open_control.then_some("--open-control"));
+    let command = format!("{} listen {}", common::fixture(), port.port);
+    let server = Server::start_with(&command, port.port, &flags, |binary| {
+        if setup.token {
+            binary.env("FRAG_TOKEN", TOKEN);
+        }
+    });
+    let places = [
+        (server.address, "/_frag", false),
+        (server.control.unwrap(), "", true),
+        (server.control.unwrap(), "/_frag", true),
+    ];
+    for (address, prefix, on_control) in places {
+        for (identity_field, identity) in IDENTITIES {
+            for (token_field, has_token) in TOKENS {
+                let fields = format!("{identity_field}{token_field}");
+                for (method, path, open, status, code) in ROUTES {
+                    let answer = send(address, method, &format!("{prefix}{path}"), &fields, b"");
+                    let cell = format!("{method} {prefix}{path} with {fields:?}, control: {on_control}");
+                    let expected = refusal(setup, on_control, *identity, *has_token, *open);
+                    let (status, code) = expected.unwrap_or((*status, *code));
+                    assert_eq!(answer.status, status, "{cell}");
+                    if *method != "HEAD" && status >= 400 {
+                        assert_eq!(answer.code(), code, "{cell}");
+                    }
+                    let challenge = (status == 401).then(|| "Bearer".to_owned());
+                    assert_eq!(answer.field("www-authenticate"), challenge, "{cell}");
+                }
+                let relayed = server.get("/app", &fields);
+                assert_eq!(relayed.status, 200, "the app with {fields:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_cell_of_the_table_without_a_token() {
+    check_every_cell(Setup { token: false, require_user: false, open_control: false });
+}
+
+#[test]
+fn every_cell_of_the_table_with_a_token() {
+    check_every_cell(Setup { token: true, require_user: false, open_control: false });
+}
+
+#[test]
+fn every_cell_of_the_table_with_a_token_and_required_users() {
+    check_every_cell(Setup { token: true, require_user: true, open_control: false });
+}
+
+#[test]
+fn every_cell_of_the_table_with_required_users_and_open_control() {
+    check_every_cell(Setup { token: true, require_user: true, open_control: true });
+}
+
+fn with_token(flags: &[&str]) -> Server {
+    Server::start_with(IDLE, Reserved::new().port, flags, |binary| {
+        binary.env("FRAG_TOKEN", TOKEN);
+    })
+}
+
+fn status_with(server: &Server, fields: &str) -> u16 {
+    server.get("/_frag/files", fields).status
+}
+
+#[test]
+fn only_one_exact_bearer_token_counts() {
+    let server = with_token(&[]);
+    for (fields, status) in [
+        ("Authorization: Bearer correct-horse\r\n", 200),
+        ("authorization: bearer correct-horse\r\n", 200),
+        ("Authorization: BEARER  correct-horse \r\n", 200),
+        ("Authorization: Bearer correct-hors\r\n", 401),
+        ("Authorization: Bearer correct-horsee\r\n", 401),
+        ("Authorization: Bearer Correct-horse\r\n", 401),
+        ("Authorization: Bearer\r\n", 401),
+        ("Authorization: Bearer \r\n", 401),
+        ("Authorization: correct-horse\r\n", 401),
+        ("Authorization: Basic correct-horse\r\n", 401),
+        ("Authorization: Bearer correct-horse, Bearer correct-horse\r\n", 401),
+        ("Authorization: Bearer correct-horse\r\nAuthorization: Bearer correct-horse\r\n", 401),
+        ("Authorization: Bearer correct-horse\r\nAuthorization: Bearer x\r\n", 401),
+        ("Proxy-Authorization: Bearer correct-horse\r\n", 401),
+        ("X-Authorization: Bearer correct-horse\r\n", 401),
+        ("Cookie: token=correct-horse\r\n", 401),
+    ] {
+        assert_eq!(status_with(&server, fields), status, "{fields:?}");
+    }
+    assert_eq!(server.get("/_frag/files?token=correct-horse", "").status, 401);
+}
+
+#[test]
+fn an_identity_does_not_stand_in_for_the_token() {
+    let admin = "X-Verified-User-Data: {\"role\":\"admin\",\"readOnly\":false}\r\n";
+    assert_eq!(status_with(&with_token(&[]), admin), 401);
+    // Where the header is trusted too: what it elevates to comes on top of the token for writers.
+    let restricted = "X-Verified-User-Data: {\"role\":\"admin\",\"readOnly\":true}\r\n";
+    let trusting = with_token(&["--trust-identity-header"]);
+    assert_eq!(trusting.get("/_frag/files", restricted).code(), "read_only");
+    let both = format!("{restricted}Authorization: Bearer {TOKEN}\r\n");
+    assert_eq!(trusting.get("/_frag/files", &both).code(), "read_only");
+}
+
+#[test]
+fn the_token_may_stand_in_a_file_or_in_the_state_directory() {
+    let kept = tempfile::tempdir().unwrap();
+    let (file, state) = (kept.path().join("file"), kept.path().join("state"));
+    std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
+    std::fs::create_dir(&state).unwrap();
+    std::fs::write(state.join("token"), format!(" {TOKEN}\r\n")).unwrap();
+    for flags in [["--token-file", file.to_str().unwrap()], ["--state-dir", state.to_str().unwrap()]] {
+        let server = Server::start(IDLE, Reserved::new().port, &flags);
+        assert_eq!(server.get("/_frag/status", "").code(), "token_required", "{flags:?}");
+        assert_eq!(status_with(&server, &format!("Authorization: Bearer {TOKEN}\r\n")), 200, "{flags:?}");
+    }
+}
+
+#[test]
+fn the_child_and_the_process_table_see_nothing_of_the_token() {
+    let command = "/bin/sh -c 'env > env.part; mv env.part env; exec sleep 1000'";
+    let server = Server::start_with(command, Reserved::new().port, &["--max-restarts=3"], |binary| {
+        binary.env("FRAG_TOKEN", TOKEN).env("FRAG_LOG_LINES", "10").env("OTHER", "kept");
+    });
+    let file = server.root().join("env");
+    eventually("the child wrote its environment", || file.exists());
+    let environment = std::fs::read_to_string(file).unwrap();
+    assert!(environment.contains("OTHER=kept\n"), "{environment}");
+    assert!(!environment.contains("FRAG_") && !environment.contains(TOKEN), "{environment}");
+    let command_line = std::fs::read(format!("/proc/{}/cmdline", server.pid())).unwrap();
+    assert!(!String::from_utf8_lossy(&command_line).contains(TOKEN));
+    let authorized = format!("Authorization: Bearer {TOKEN}\r\n");
+    assert!(!server.get("/_frag/status", &authorized).body_text().contains(TOKEN));
+    assert!(!server.log.lock().unwrap().contains(TOKEN));
+}
+
+#[test]
+fn what_changes_things_is_refused_from_other_origins() {
+    let (server, listener) =
+        Server::with_backend(&["--allow-origin", "https://friend.example", "--interrupt-signal=WINCH"]);
+    let seen = binary::play(listener, |_| binary::ok(b""));
+    for (origin, allowed) in [
+        ("", true),
+        ("Origin: http://localhost\r\n", true),
+        ("Origin: https://LOCALHOST\r\n", true),
+        ("Origin: https://friend.example\r\n", true),
+        ("Origin: https://edge.example\r\nX-Forwarded-Host: edge.example\r\n", true),
+        ("Origin: http://localhost:81\r\n", false),
+        ("Origin: http://localhost.evil.example\r\n", false),
+        ("Origin: http://friend.example\r\n", false),
+        ("Origin: null\r\n", false),
+        ("Origin: \r\n", false),
+        ("Origin: https://friend.example\r\nOrigin: http://evil.example\r\n", false),
+    ] {
+        let expect = |answer: Response, status: u16, what: &str| {
+            let status = if allowed { status } else { 403 };
+            assert_eq!(answer.status, status, "{what} {origin:?}");
+            if !allowed {
+                assert_eq!(answer.code(), "origin_not_allowed", "{what} {origin:?}");
+            }
+        };
+        expect(server.send("POST", "/_frag/interrupt", origin, b""), 200, "interrupt");
+        expect(server.send("PUT", "/_frag/upload/f", origin, b"x"), 200, "upload");
+        expect(server.send("DELETE", "/_frag/files/f", origin, b""), 204, "delete");
+        assert_eq!(server.get("/_frag/status", origin).status, 200, "reading {origin:?}");
+        assert_eq!(server.send("POST", "/app", origin, b"x").status, 200, "the app {origin:?}");
+    }
+    assert!(!server.root().join("f").exists());
+    assert_eq!(seen.lock().unwrap().len(), 11);
+}
+
+fn with_host(address: SocketAddr, host: &str) -> Response {
+    let mut stream = connect(address);
+    write!(stream, "GET /_frag/health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+    Response::parse(&read_to_end(&mut stream), "GET")
+}
+
+#[test]
+fn a_loopback_control_listener_answers_to_names_of_this_machine() {
+    let flags = ["--control", "127.0.0.1:0", "--allow-host", "box.example", "--allow-host=other:81"];
+    let server = Server::start(IDLE, Reserved::new().port, &flags);
+    let control = server.control.unwrap();
+    for (host, status) in [
+        ("localhost", 200),
+        ("LocalHost:8081", 200),
+        ("127.0.0.1", 200),
+        (&control.to_string(), 200),
+        ("[::1]:81", 200),
+        ("box.example", 200),
+        ("box.example:9", 200),
+        ("other:81", 200),
+        ("other:82", 421),
+        ("evil.example", 421),
+        ("localhost.evil.example", 421),
+        ("127.0.0.1.evil.example:81", 421),
+        ("127.0.0.2", 421),
+        ("", 421),
+    ] {
+        let answer = with_host(control, host);
+        assert_eq!(answer.status, status, "{host}");
+        if status == 421 {
+            assert_eq!(answer.code(), "host_not_allowed", "{host}");
+        }
+        assert_eq!(with_host(server.address, host).status, 200, "{host} on the open port");
+    }
+}
+
+#[test]
+fn an_unguarded_control_listener_says_so_at_the_start() {
+    let flags = ["--control", "127.0.0.1:0", "--open-control"];
+    let server = Server::start(IDLE, Reserved::new().port, &flags);
+    eventually("a warning", || server.log.lock().unwrap().contains("--open-control"));
+}
