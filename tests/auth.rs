@@ -115,6 +115,7 @@ fn check_every_cell(setup: Setup) {
             binary.env("FRAG_TOKEN", TOKEN);
         }
     });
+    assert_eq!(server.get("/_frag/await", "").status, 200);
     let places = [
         (server.address, "/_frag", false),
         (server.control.unwrap(), "", true),
