@@ -3,7 +3,7 @@
 mod binary;
 mod common;
 
-use binary::{IDLE, Reserved, Response, Server, connect, eventually, read_to_end, send};
+use binary::{IDLE, Reserved, Response, Server, connect, eventually, read_to_end, send, unused_port};
 use std::io::Write;
 use std::net::SocketAddr;
 
@@ -165,7 +165,7 @@ fn every_cell_of_the_table_with_required_users_and_open_control() {
 }
 
 fn with_token(flags: &[&str]) -> Server {
-    Server::start_with(IDLE, Reserved::new().port, flags, |binary| {
+    Server::start_with(IDLE, unused_port(), flags, |binary| {
         binary.env("FRAG_TOKEN", TOKEN);
     })
 }
@@ -220,7 +220,7 @@ fn the_token_may_stand_in_a_file_or_in_the_state_directory() {
     std::fs::create_dir(&state).unwrap();
     std::fs::write(state.join("token"), format!(" {TOKEN}\r\n")).unwrap();
     for flags in [["--token-file", file.to_str().unwrap()], ["--state-dir", state.to_str().unwrap()]] {
-        let server = Server::start(IDLE, Reserved::new().port, &flags);
+        let server = Server::start(IDLE, unused_port(), &flags);
         assert_eq!(server.get("/_frag/status", "").code(), "token_required", "{flags:?}");
         assert_eq!(status_with(&server, &format!("Authorization: Bearer {TOKEN}\r\n")), 200, "{flags:?}");
     }
@@ -229,7 +229,7 @@ fn the_token_may_stand_in_a_file_or_in_the_state_directory() {
 #[test]
 fn the_child_and_the_process_table_see_nothing_of_the_token() {
     let command = "/bin/sh -c 'env > env.part; mv env.part env; exec sleep 1000'";
-    let server = Server::start_with(command, Reserved::new().port, &["--max-restarts=3"], |binary| {
+    let server = Server::start_with(command, unused_port(), &["--max-restarts=3"], |binary| {
         binary.env("FRAG_TOKEN", TOKEN).env("FRAG_LOG_LINES", "10").env("OTHER", "kept");
     });
     let file = server.root().join("env");
@@ -288,7 +288,7 @@ fn with_host(address: SocketAddr, host: &str) -> Response {
 #[test]
 fn a_loopback_control_listener_answers_to_names_of_this_machine() {
     let flags = ["--control", "127.0.0.1:0", "--allow-host", "box.example", "--allow-host=other:81"];
-    let server = Server::start(IDLE, Reserved::new().port, &flags);
+    let server = Server::start(IDLE, unused_port(), &flags);
     let control = server.control.unwrap();
     for (host, status) in [
         ("localhost", 200),
@@ -318,6 +318,6 @@ fn a_loopback_control_listener_answers_to_names_of_this_machine() {
 #[test]
 fn an_unguarded_control_listener_says_so_at_the_start() {
     let flags = ["--control", "127.0.0.1:0", "--open-control"];
-    let server = Server::start(IDLE, Reserved::new().port, &flags);
+    let server = Server::start(IDLE, unused_port(), &flags);
     eventually("a warning", || server.log.lock().unwrap().contains("--open-control"));
 }

@@ -3,7 +3,7 @@
 mod binary;
 mod common;
 
-use binary::{IDLE, Reserved, Response, Server, connect, eventually, read_to_end};
+use binary::{IDLE, Reserved, Response, Server, connect, eventually, read_to_end, unused_port};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +14,7 @@ const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938
 const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 fn idle(flags: &[&str]) -> Server {
-    Server::start(IDLE, Reserved::new().port, flags)
+    Server::start(IDLE, unused_port(), flags)
 }
 
 fn upload(server: &Server, path: &str, body: &[u8]) -> Response {
@@ -176,7 +176,7 @@ fn nothing_is_seen_of_an_upload_under_way_nor_after_a_kill() {
 #[test]
 fn what_an_earlier_life_left_is_swept_and_never_served() {
     let stale = ".frag-upload-1-1-0123456789abcdef";
-    let server = Server::start_with(IDLE, Reserved::new().port, &[], |binary| {
+    let server = Server::start_with(IDLE, unused_port(), &[], |binary| {
         let arguments: Vec<_> = binary.get_args().map(ToOwned::to_owned).collect();
         let root = arguments.windows(2).find(|pair| pair[0] == "--root").unwrap()[1].clone();
         std::fs::write(Path::new(&root).join(stale), "half").unwrap();
@@ -262,7 +262,7 @@ fn a_stored_file_whose_restart_fails_says_both() {
     assert_eq!(upload(&server, "g", b"x").status, 200);
     assert_eq!(server.get("/_frag/status", "").json()["status"], "stopped", "an upload does not wake it");
 
-    let missing = Server::start("/nonexistent/program", Reserved::new().port, &[]);
+    let missing = Server::start("/nonexistent/program", unused_port(), &[]);
     let answer = upload(&missing, "f?restart=true", b"x");
     assert_eq!((answer.status, answer.code()), (503, "spawn_failed".into()));
     assert!(answer.body_text().contains("the file is stored, but"), "{}", answer.body_text());
@@ -272,7 +272,7 @@ fn a_stored_file_whose_restart_fails_says_both() {
 #[test]
 fn an_upload_wakes_a_server_that_has_failed() {
     let command = "/bin/sh -c 'test -e fixed && exec sleep 1000'";
-    let server = Server::start(command, Reserved::new().port, &["--max-restarts=0"]);
+    let server = Server::start(command, unused_port(), &["--max-restarts=0"]);
     eventually("failed", || server.get("/_frag/status", "").json()["status"] == "failed");
     assert_eq!(upload(&server, "fixed", b"").status, 200);
     eventually("it runs", || server.get("/_frag/status", "").status == 200);

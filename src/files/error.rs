@@ -64,7 +64,7 @@ impl FileError {
             FileError::NotFound(_) => "not_found",
             FileError::TooLarge { .. } => "too_large",
             FileError::NoSpace(_) => "no_space",
-            FileError::ReadOnly(_) => "read_only",
+            FileError::ReadOnly(_) => "read_only_file_system",
             FileError::Denied(_) => "denied",
             FileError::PreconditionFailed(_) => "precondition_failed",
             FileError::NameTooLong(_) => "name_too_long",

@@ -451,3 +451,11 @@ pub fn ok(body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
+
+/// A port that stays ours, silent, until the test process ends.
+pub fn unused_port() -> u16 {
+    let reserved = Reserved::new();
+    let port = reserved.port;
+    std::mem::forget(reserved);
+    port
+}
