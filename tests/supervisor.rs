@@ -8,53 +8,18 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{LONG, eventually, fixture, free_port, processes};
+use common::{LONG, eventually, processes, ready, run, script, spec, texts};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use simple_artifact_server::process::{Exit, Signal};
 use simple_artifact_server::supervisor::{ControlError, LogStream, Spec, State, Supervisor, start};
 
-fn spec(command: &[&str]) -> Spec {
-    Spec {
-        command: command.iter().map(ToString::to_string).collect(),
-        port: free_port(),
-        cwd: "/".into(),
-        user: None,
-        ready_path: None,
-        interrupt_signal: Signal::SIGINT,
-        drain: LONG,
-        stop_grace: LONG,
-        max_restarts: None,
-        log_lines: 1000,
-        pass_output: false,
-    }
-}
-
-/// Runs `script` with `$F` for the fixture.
-fn script(script: &str) -> Spec {
-    spec(&["/bin/sh", "-c", &format!("F={}\n{script}", fixture())])
-}
-
 fn listener() -> Spec {
     script("exec $F listen $PORT")
 }
 
-fn run(spec: Spec) -> Supervisor {
-    start(spec, processes()).unwrap()
-}
-
-fn ready(spec: Spec) -> Supervisor {
-    let supervisor = run(spec);
-    assert!(supervisor.wait_ready(LONG), "{:?} {:?}", supervisor.status(), texts(&supervisor));
-    supervisor
-}
-
 fn reaches(supervisor: &Supervisor, state: State) {
     eventually(state.as_str(), || supervisor.status().state == state);
-}
-
-fn texts(supervisor: &Supervisor) -> Vec<String> {
-    supervisor.logs().tail(1000, None).iter().map(|line| line.text.to_string()).collect()
 }
 
 /// The pid of whoever serves, if anybody does.
@@ -220,23 +185,6 @@ fn a_server_deaf_to_sigterm_is_killed_after_the_grace() {
     let status = supervisor.status();
     assert_eq!((status.state, status.exit), (State::Stopped, Some(Exit::Signal(9))));
     assert!(!status.running);
-}
-
-#[test]
-fn workers_get_the_grace_as_well_and_then_the_same_end() {
-    let worker = "(trap 'echo cleaned; exit' TERM; echo up; while :; do sleep 0.01; done) &
-                  exec $F listen $PORT";
-    let supervisor = ready(script(worker));
-    eventually("the worker is up", || texts(&supervisor).contains(&"up".to_owned()));
-    assert_eq!(supervisor.stop(), Ok(()));
-    assert!(texts(&supervisor).contains(&"cleaned".to_owned()), "{:?}", texts(&supervisor));
-
-    let deaf = script("(trap '' TERM; echo $$; exec sleep 600) & echo worker $!; exec $F listen $PORT");
-    let supervisor = ready(Spec { stop_grace: Duration::from_millis(50), ..deaf });
-    eventually("the worker is known", || texts(&supervisor).iter().any(|l| l.starts_with("worker ")));
-    let line = texts(&supervisor).into_iter().find(|l| l.starts_with("worker ")).unwrap();
-    assert_eq!(supervisor.stop(), Ok(()));
-    assert_eq!(common::stat(line["worker ".len()..].parse().unwrap()), None);
 }
 
 #[test]
