@@ -19,6 +19,7 @@ mod pool;
 mod rate;
 mod response;
 mod response_head;
+mod scheduling;
 mod seat;
 mod server;
 mod slab;

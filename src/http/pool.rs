@@ -6,6 +6,7 @@ use super::error::HttpError;
 use super::exchange::{Exchange, Scratch, Served, Service};
 use super::head::{Head, Scan, leading_empty_lines, scan};
 use super::limits::{HEAD_BYTES, Limits, QUEUE, THREAD_IDLE};
+use super::scheduling::become_batch_thread;
 use super::seat::{Crew, Seat, Stats, Streams};
 use crate::base::thread;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -152,6 +153,7 @@ impl Worker {
     }
 
     fn run(mut self) {
+        become_batch_thread();
         loop {
             self.pool.idle.fetch_add(1, Ordering::Relaxed);
             let job = self.pool.jobs.recv_timeout(THREAD_IDLE);

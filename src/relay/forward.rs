@@ -4,11 +4,11 @@ use super::failure;
 use super::headers;
 use super::target;
 use super::upstream::{CallGuard, Interruption, Upstream};
-use crate::base::lock::lock;
 use crate::http::{BodyError, CopyError, Exchange, Framing, HttpError, Length, Method, Served, body_length};
 use crate::supervisor::{InFlight, NotReady, State, Supervisor};
+use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use ureq::http::uri::{Authority, Uri};
 use ureq::http::{self, HeaderValue, Request, StatusCode};
@@ -18,8 +18,8 @@ use ureq::{Agent, Body, SendBody};
 
 /// Bytes of a response head; above: 502.
 const RESPONSE_HEAD_BYTES: usize = 64 * 1024;
-/// Idle connections kept to the wrapped server: one a pool thread.
-const IDLE_CONNECTIONS: usize = 256;
+/// Idle connections a thread keeps to the wrapped server; it uses one at a time.
+const IDLE_CONNECTIONS: usize = 1;
 /// How long one is kept. Web servers close theirs after two seconds or more; ours go first, so that a
 /// request rarely meets a connection that is just being closed.
 const IDLE_AGE: Duration = Duration::from_millis(1500);
@@ -41,15 +41,22 @@ pub struct RelaySettings {
 pub struct Relay {
     supervisor: Supervisor,
     settings: RelaySettings,
-    /// The HTTP client of the current life of the wrapped server, with that life's number: after a
-    /// restart no connection of an earlier life is ever used.
-    client: Mutex<Option<(u64, Client)>>,
+    /// Tells this relay's clients from another's on the same thread.
+    id: u64,
 }
 
-#[derive(Clone, Debug)]
+/// An HTTP client for one life of the wrapped server: after a restart no connection of an earlier life
+/// is ever used.
+#[derive(Clone)]
 struct Client {
     agent: Agent,
     authority: Authority,
+}
+
+thread_local! {
+    /// The thread's own client, with its relay and life. Shared by all threads, its pool's lock and
+    /// its upkeep, which grows with the connections in it, would be what they wait for.
+    static CLIENT: RefCell<Option<(u64, u64, Client)>> = const { RefCell::new(None) };
 }
 
 /// How an attempt ended without an answer for the client.
@@ -65,7 +72,8 @@ enum Failure {
 impl Relay {
     /// A relay to the supervisor's server.
     pub fn new(supervisor: Supervisor, settings: RelaySettings) -> Relay {
-        Relay { supervisor, settings, client: Mutex::new(None) }
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        Relay { supervisor, settings, id: IDS.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// Passes a request on and its response back.
@@ -117,18 +125,21 @@ impl Relay {
     }
 
     fn client(&self, flight: &InFlight) -> Result<Client, HttpError> {
-        let mut current = lock(&self.client);
-        if let Some((generation, client)) = &*current
-            && *generation == flight.generation
-        {
-            return Ok(client.clone());
+        let current = CLIENT.with_borrow(|client| match client {
+            Some((relay, generation, client)) if (*relay, *generation) == (self.id, flight.generation) => {
+                Some(client.clone())
+            }
+            _ => None,
+        });
+        if let Some(client) = current {
+            return Ok(client);
         }
         let authority = Authority::try_from(flight.upstream.to_string()).map_err(|error| {
             log::error!("{} is no authority: {error}", flight.upstream);
             HttpError::internal()
         })?;
         let client = Client { agent: self.agent(flight.upstream), authority };
-        *current = Some((flight.generation, client.clone()));
+        CLIENT.set(Some((self.id, flight.generation, client.clone())));
         Ok(client)
     }
 

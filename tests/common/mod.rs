@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use simple_artifact_server::process::{Processes, Spawn, Stdin};
+use simple_artifact_server::process::{Processes, Signal, Spawn, Stdin};
+use simple_artifact_server::supervisor::{Spec, Supervisor, start};
 
 /// No wait in a test is longer; a busy machine of two cores needs far less.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
@@ -77,4 +78,39 @@ pub(crate) fn zombies() -> usize {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter(|pid| stat(*pid) == Some(('Z', us)))
         .count()
+}
+
+pub(crate) fn spec(command: &[&str]) -> Spec {
+    Spec {
+        command: command.iter().map(ToString::to_string).collect(),
+        port: free_port(),
+        cwd: "/".into(),
+        user: None,
+        ready_path: None,
+        interrupt_signal: Signal::SIGINT,
+        drain: LONG,
+        stop_grace: LONG,
+        max_restarts: None,
+        log_lines: 1000,
+        pass_output: false,
+    }
+}
+
+/// Runs `script` with `$F` for the fixture.
+pub(crate) fn script(script: &str) -> Spec {
+    spec(&["/bin/sh", "-c", &format!("F={}\n{script}", fixture())])
+}
+
+pub(crate) fn run(spec: Spec) -> Supervisor {
+    start(spec, processes()).unwrap()
+}
+
+pub(crate) fn ready(spec: Spec) -> Supervisor {
+    let supervisor = run(spec);
+    assert!(supervisor.wait_ready(LONG), "{:?} {:?}", supervisor.status(), texts(&supervisor));
+    supervisor
+}
+
+pub(crate) fn texts(supervisor: &Supervisor) -> Vec<String> {
+    supervisor.logs().tail(1000, None).iter().map(|line| line.text.to_string()).collect()
 }
