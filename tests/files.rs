@@ -1,5 +1,5 @@
 //! Files below the root over HTTP: reading, listing, deleting, and paths that try to leave.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
 mod binary;
 
 use binary::{IDLE, Response, Server, unused_port};
