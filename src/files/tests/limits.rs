@@ -57,8 +57,8 @@ fn a_read_only_disk_says_so() {
     mounted.make_read_only();
     for root in host.roots() {
         assert_eq!(code(put(&root, "f", b"new")), "read_only_file_system");
-        assert_eq!(code(put(&root, "d/new", b"new")), "read_only");
-        assert_eq!(code(root.delete(&path("f"))), "read_only");
+        assert_eq!(code(put(&root, "d/new", b"new")), "read_only_file_system");
+        assert_eq!(code(root.delete(&path("f"))), "read_only_file_system");
         assert_eq!(get(&root, "f").unwrap(), b"old");
     }
 }
