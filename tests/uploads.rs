@@ -87,6 +87,11 @@ fn a_version_is_replaced_only_by_who_knows_it() {
     assert_eq!(std::fs::read(server.root().join("f")).unwrap(), b"two");
     assert_eq!(put(&format!("\"x\", {second}"), b"three").status, 200);
     assert_eq!(put("*", b"four").status, 200);
+    let mut unsent = connect(server.address);
+    let head = "PUT /_frag/upload/f HTTP/1.1\r\nHost: x\r\nIf-Match: \"x\"\r\nContent-Length: 9\r\n\r\n";
+    unsent.write_all(head.as_bytes()).unwrap();
+    let early = Response::parse(&read_head_and_body(&mut unsent), "PUT");
+    assert_eq!(early.status, 412, "before a byte of the body");
     // Somebody else's change counts as one.
     let fourth = server.get("/_frag/files/f", "").field("etag").unwrap();
     std::fs::write(server.root().join("f"), b"by hand").unwrap();
