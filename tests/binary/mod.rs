@@ -236,6 +236,8 @@ pub fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
             Ok(0) => return bytes,
             Ok(n) => bytes.extend_from_slice(&piece[..n]),
             Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => return bytes,
+            // With a timeout set, a machine that was suspended meanwhile gives this without a signal.
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             Err(e) => panic!("after {:?}: {e}", String::from_utf8_lossy(&bytes)),
         }
     }
@@ -366,6 +368,7 @@ impl Wire {
     fn fill(&mut self) -> bool {
         let mut piece = [0; 16 * 1024];
         match self.stream.read(&mut piece) {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => self.fill(),
             Ok(0) | Err(_) => false,
             Ok(n) => {
                 self.buffer.extend_from_slice(&piece[..n]);
