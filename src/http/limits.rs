@@ -9,6 +9,8 @@ pub const HEADER_FIELDS: usize = 128;
 pub const TARGET_BYTES: usize = 16 * 1024;
 /// Bytes of all unfinished request heads together; above: the oldest unfinished connection closes.
 pub const UNFINISHED_HEADS_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of all held requests together (heads, and what came behind them); above: 503.
+pub const HELD_BYTES: usize = 16 * 1024 * 1024;
 /// Complete requests waiting for a thread of a pool; above: 503.
 pub const QUEUE: usize = 1024;
 /// Threads kept for control requests, whatever the relayed ones do.

@@ -28,7 +28,7 @@ impl MinimumRate {
         if self.waited < RATE_WINDOW {
             return true;
         }
-        let enough = self.moved >= self.bytes_per_second * RATE_WINDOW.as_secs();
+        let enough = self.moved >= self.bytes_per_second.saturating_mul(RATE_WINDOW.as_secs());
         self.moved = 0;
         self.waited = Duration::ZERO;
         enough

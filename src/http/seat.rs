@@ -40,6 +40,7 @@ struct Stream {
     socket: Weak<TcpStream>,
     since: Instant,
     moved: Arc<AtomicU64>,
+    cut: bool,
 }
 
 impl Stream {
@@ -72,8 +73,13 @@ impl Streams {
             let mut slow = lock(&self.slow);
             slow.insert(key, stream);
             if self.stats.streams.fetch_add(1, Ordering::Relaxed) >= self.max {
-                let slowest = slow.iter().min_by_key(|(_, s)| (s.rate(), s.since)).map(|(k, _)| *k);
-                slowest.and_then(|k| slow.get_mut(&k)).and_then(|s| std::mem::take(&mut s.socket).upgrade())
+                // One that was cut for an earlier newcomer and has not ended yet is no candidate.
+                let candidates = slow.values_mut().filter(|s| !s.cut);
+                let slowest = candidates.min_by_key(|s| (s.rate(), s.since));
+                slowest.and_then(|s| {
+                    s.cut = true;
+                    s.socket.upgrade()
+                })
             } else {
                 None
             }
@@ -152,7 +158,8 @@ impl Seat {
         self.0.began.get().elapsed()
     }
 
-    /// The request had to wait; one that has lasted a quarter of a second becomes a stream.
+    /// The request goes on; one that has lasted a quarter of a second becomes a stream, whatever made
+    /// it last: a fast client with a long body would otherwise keep its place in the pool, too.
     pub fn tick(&self) {
         let inner = &*self.0;
         if inner.place.get() == Place::Pool && self.age() >= STREAM_AFTER {
@@ -160,6 +167,7 @@ impl Seat {
                 socket: inner.socket.borrow().clone(),
                 since: inner.began.get(),
                 moved: Arc::clone(&inner.moved),
+                cut: false,
             });
             inner.place.set(Place::Stream(key));
             inner.crew.left();
@@ -180,6 +188,12 @@ impl Seat {
             inner.crew.left();
         }
         Ok(())
+    }
+
+    /// A step of a body, perhaps with bytes.
+    pub(super) fn step(&self, bytes: usize) {
+        self.tick();
+        self.moved(bytes);
     }
 
     /// Bytes went through, in either direction.

@@ -117,6 +117,12 @@ pub fn peek(stream: &TcpStream, buffer: &mut [u8]) -> Peek {
     }
 }
 
+/// Makes the last close of a socket a reset; what is still to be sent is thrown away.
+pub(super) fn close_with_reset(stream: &TcpStream) {
+    // Fails on a broken socket only, which has no orderly end anyway.
+    let _ = setsockopt(stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 });
+}
+
 /// Reads what is there; `None` when nothing is yet.
 pub(super) fn recv_now(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<usize>> {
     match recv(stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
