@@ -298,9 +298,8 @@ impl Doorman {
                 }
             }
             Some(Phase::Held) => {
-                if flags.intersects(EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
-                    self.waiting.take(key);
-                }
+                let gone = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
+                let _ = flags.intersects(gone).then(|| self.waiting.take(key));
             }
             Some(Phase::Closing { mut thrown }) => {
                 let scratch = &mut self.scratch;

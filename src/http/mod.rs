@@ -26,6 +26,8 @@ mod seat;
 mod server;
 mod slab;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 pub use body::{BodyError, BodyReader};

@@ -166,6 +166,10 @@ impl Crew for Membership {
         self.0.leave();
         self.0.grow();
     }
+
+    fn is_short(&self) -> bool {
+        self.0.is_behind() && self.0.is_full()
+    }
 }
 
 struct Worker {

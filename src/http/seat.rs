@@ -1,7 +1,7 @@
 //! Who occupies a thread: a request that lasts gives up its place in the pool and is counted as a
 //! stream instead, so that slow peers can never use the pool up.
 use super::error::HttpError;
-use super::limits::STREAM_AFTER;
+use super::limits::{CROWD_TICK, STREAM_AFTER, STREAM_TICK};
 use crate::base::lock::lock;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -91,6 +91,11 @@ impl Streams {
         key
     }
 
+    /// Whether many more streams fit: only then requests may become streams to make way for others.
+    fn has_plenty(&self) -> bool {
+        self.stats.streams.load(Ordering::Relaxed) < self.max / 2
+    }
+
     fn admit_long_lived(&self) -> bool {
         let admit = |now| (now < self.max).then_some(now + 1);
         self.stats.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit).is_ok()
@@ -106,6 +111,9 @@ impl Streams {
 pub(super) trait Crew {
     /// The calling thread no longer counts; another may take its place.
     fn left(&self);
+
+    /// Requests wait for a thread, and there can be no more of them.
+    fn is_short(&self) -> bool;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,19 +167,37 @@ impl Seat {
     }
 
     /// The request goes on; one that has lasted a quarter of a second becomes a stream, whatever made
-    /// it last: a fast client with a long body would otherwise keep its place in the pool, too.
-    pub fn tick(&self) {
+    /// it last: a fast client with a long body would otherwise keep its place in the pool, too. When
+    /// others wait for a thread and there is none, it becomes one at once.
+    ///
+    /// Returns how long the request may wait before it is to tell again.
+    pub fn tick(&self) -> Duration {
         let inner = &*self.0;
-        if inner.place.get() == Place::Pool && self.age() >= STREAM_AFTER {
-            let key = inner.streams.admit_slow(Stream {
-                socket: inner.socket.borrow().clone(),
-                since: inner.began.get(),
-                moved: Arc::clone(&inner.moved),
-                cut: false,
-            });
-            inner.place.set(Place::Stream(key));
-            inner.crew.left();
+        let is_pools = || inner.place.get() == Place::Pool;
+        if is_pools() && (self.age() >= STREAM_AFTER || (inner.crew.is_short() && inner.streams.has_plenty()))
+        {
+            self.become_slow();
         }
+        if is_pools() { CROWD_TICK } else { STREAM_TICK }
+    }
+
+    /// The request is about to wait without telling: it becomes a stream now, and is never refused.
+    pub fn leave_pool_to_wait(&self) {
+        if self.0.place.get() == Place::Pool {
+            self.become_slow();
+        }
+    }
+
+    fn become_slow(&self) {
+        let inner = &*self.0;
+        let key = inner.streams.admit_slow(Stream {
+            socket: inner.socket.borrow().clone(),
+            since: inner.began.get(),
+            moved: Arc::clone(&inner.moved),
+            cut: false,
+        });
+        inner.place.set(Place::Stream(key));
+        inner.crew.left();
     }
 
     /// The request is long-lived by design (an event stream, a tunnel, a wait).
@@ -192,7 +218,7 @@ impl Seat {
 
     /// A step of a body, perhaps with bytes.
     pub(super) fn step(&self, bytes: usize) {
-        self.tick();
+        let _ = self.tick();
         self.moved(bytes);
     }
 

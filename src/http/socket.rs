@@ -1,6 +1,6 @@
 //! What the standard library's sockets lack: a backlog, timeouts a listener hands down, waiting for
 //! one of several things, looking without taking.
-use super::limits::STREAM_AFTER;
+use super::limits::{CROWD_TICK, STREAM_AFTER};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -36,9 +36,9 @@ pub(super) fn open_listener(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(fd.into())
 }
 
-/// A read of the wrapped server that waits at most one tick.
+/// Reads and writes of the wrapped server wait for one tick at most.
 pub fn set_read_tick(stream: &TcpStream) -> io::Result<()> {
-    setsockopt(stream, sockopt::ReceiveTimeout, &timeval(IO_TICK))?;
+    setsockopt(stream, sockopt::ReceiveTimeout, &timeval(CROWD_TICK))?;
     setsockopt(stream, sockopt::SendTimeout, &timeval(IO_TICK))?;
     Ok(())
 }
