@@ -234,6 +234,5 @@ impl BodyReader<'_> {
 /// A step of reading: counts it for the seat and holds the client to its minimum rate.
 fn pace(seat: &Seat, rate: &mut MinimumRate, moved: usize, waited: Duration) -> io::Result<()> {
     seat.step(moved);
-    rate.moved(moved);
-    if rate.waited(waited) { Ok(()) } else { Err(BodyError::TooSlow.into()) }
+    if rate.step(moved, waited) { Ok(()) } else { Err(BodyError::TooSlow.into()) }
 }

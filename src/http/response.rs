@@ -263,8 +263,7 @@ impl ResponseWriter<'_> {
         let total = self.pending.len() + data.len() + end.len();
         let step = |moved, waited| {
             seat.step(moved);
-            rate.moved(moved);
-            if rate.waited(waited) { Ok(()) } else { Err(io::Error::from(io::ErrorKind::TimedOut)) }
+            if rate.step(moved, waited) { Ok(()) } else { Err(io::Error::from(io::ErrorKind::TimedOut)) }
         };
         let written = if self.pending.is_empty() && end.is_empty() {
             self.conn.write_all(&mut [IoSlice::new(data)], step)

@@ -139,7 +139,8 @@ fn a_panic_is_answered_counted_and_costs_one_connection() {
 fn may_open(descriptors: u64) -> bool {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    soft >= descriptors || setrlimit(Resource::RLIMIT_NOFILE, hard.min(descriptors), hard).is_ok_and(|()| hard >= descriptors)
+    soft >= descriptors
+        || setrlimit(Resource::RLIMIT_NOFILE, hard.min(descriptors), hard).is_ok_and(|()| hard >= descriptors)
 }
 
 #[test]

@@ -72,12 +72,24 @@ impl Client {
         }
     }
 
-    /// Whether a byte can be read at once.
+    /// Waits for the connection's end without reading a byte of it.
+    pub fn end_unread(&self) -> End {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        use std::os::fd::AsFd;
+        // No events asked for: only an error or a complete end is told.
+        let mut polled = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
+        let patience = PollTimeout::try_from(super::PATIENCE).unwrap();
+        assert_eq!(poll(&mut polled, patience), Ok(1), "the connection does not end");
+        let reset = polled[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR));
+        if reset { End::Reset } else { End::Closed }
+    }
+
+    /// Whether a byte, or the end, can be read at once.
     pub fn has_data(&self) -> bool {
         self.stream.set_nonblocking(true).unwrap();
         let peeked = self.stream.peek(&mut [0]);
         self.stream.set_nonblocking(false).unwrap();
-        matches!(peeked, Ok(1..))
+        peeked.is_ok()
     }
 }
 
