@@ -17,6 +17,8 @@ pub(super) fn act(api: &Api, exchange: &mut Exchange<'_>, route: &Route<'_>) -> 
         Some("ready") => true,
         Some(_) => return Err(HttpError::new(400, "bad_parameter", "parameter `wait` is not `ready`")),
     };
+    // Ending a stubborn process takes seconds, in which the few control threads must not be missing.
+    exchange.seat().leave_pool_to_wait();
     match route {
         Route::Restart => api.supervisor.restart(),
         Route::Start => api.supervisor.start(),

@@ -64,6 +64,7 @@ pub(super) fn upload(api: &Api, exchange: &mut Exchange<'_>, path: &[u8]) -> Res
     };
     let uploaded = api.root.upload(&path, &mut exchange.body(), &options)?;
     if restart {
+        exchange.seat().leave_pool_to_wait();
         api.supervisor.restart().map_err(|error| stored_but(control::failed(error)))?;
     } else if interrupt {
         api.supervisor.interrupt().map_err(|error| stored_but(control::failed(error)))?;

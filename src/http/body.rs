@@ -8,6 +8,7 @@ use super::seat::Seat;
 use std::error::Error;
 use std::fmt;
 use std::io::{self, IoSlice, Read};
+use std::time::Duration;
 
 /// Why a body cannot be read to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,7 +138,10 @@ impl BodyReader<'_> {
             return Ok(0);
         }
         if std::mem::take(&mut self.state.continue_due) {
-            self.conn.write_all(&mut [IoSlice::new(b"HTTP/1.1 100 Continue\r\n\r\n")], |_| Ok(()))?;
+            let (rate, seat) = (&mut self.state.rate, self.seat);
+            let go_on = &mut [IoSlice::new(b"HTTP/1.1 100 Continue\r\n\r\n")];
+            // A client that never reads must not hold us here.
+            self.conn.write_all(go_on, |_, waited| pace(seat, rate, 0, waited))?;
         }
         let n = match &mut self.state.left {
             Left::Nothing => 0,
@@ -206,13 +210,7 @@ impl BodyReader<'_> {
 
     fn receive(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let (rate, seat) = (&mut self.state.rate, self.seat);
-        let n = self.conn.read_body(out, |waited| {
-            seat.tick();
-            if rate.waited(waited) { Ok(()) } else { Err(BodyError::TooSlow.into()) }
-        })?;
-        rate.moved(n);
-        seat.moved(n);
-        Ok(n)
+        self.conn.read_body(out, |moved, waited| pace(seat, rate, moved, waited))
     }
 
     /// Reads the rest away, up to the drain bound; true when the connection can be used again.
@@ -231,4 +229,10 @@ impl BodyReader<'_> {
         }
         false
     }
+}
+
+/// A step of reading: counts it for the seat and holds the client to its minimum rate.
+fn pace(seat: &Seat, rate: &mut MinimumRate, moved: usize, waited: Duration) -> io::Result<()> {
+    seat.step(moved);
+    if rate.step(moved, waited) { Ok(()) } else { Err(BodyError::TooSlow.into()) }
 }

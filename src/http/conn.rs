@@ -1,11 +1,12 @@
 //! One client connection: its socket, what was received and not yet used, its place in the count.
 use super::limits::{HEAD_BYTES, LINGER_BYTES};
-use super::socket::{IO_TICK, recv_now, wait};
+use super::scan::{Scan, leading_empty_lines, scan};
+use super::socket::{IO_TICK, close_with_reset, recv_now, wait};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Which listener a connection came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,17 @@ pub(super) struct Hold {
     pub(super) tried: (u64, u32),
 }
 
+/// What a connection's buffer begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Not yet a whole head.
+    Unfinished,
+    /// A head, or what can never become one: parsing it will say.
+    Complete,
+    /// More than a head may have.
+    TooLarge,
+}
+
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) stream: Arc<TcpStream>,
@@ -68,6 +80,23 @@ impl Conn {
         }
     }
 
+    /// Looks for a head at the start of the buffer, past empty lines.
+    pub(super) fn find_head(&mut self) -> Found {
+        let empty = leading_empty_lines(&self.buffer);
+        if empty > 0 {
+            self.consume(empty);
+        }
+        match scan(&self.buffer, self.scanned) {
+            Scan::Complete(length) if length > HEAD_BYTES => Found::TooLarge,
+            Scan::More if self.buffer.len() > HEAD_BYTES => Found::TooLarge,
+            Scan::Complete(_) | Scan::Broken => Found::Complete,
+            Scan::More => {
+                self.scanned = self.buffer.len();
+                Found::Unfinished
+            }
+        }
+    }
+
     /// Appends what has arrived; `Some(0)` is the end of the stream.
     pub(super) fn receive_now(&mut self, scratch: &mut [u8]) -> io::Result<Option<usize>> {
         let room = scratch.len().min(HEAD_BYTES + 1);
@@ -90,26 +119,30 @@ impl Conn {
         }
     }
 
-    /// Takes from the buffer, else from the socket, into `out`; waits in ticks, of which `idle` is
-    /// told and which it may end.
+    /// Takes from the buffer, else from the socket, into `out`. `step` is told of each step's bytes
+    /// and time, and may end it.
     pub(super) fn read_body(
         &mut self,
         out: &mut [u8],
-        mut idle: impl FnMut(std::time::Duration) -> io::Result<()>,
+        mut step: impl FnMut(usize, Duration) -> io::Result<()>,
     ) -> io::Result<usize> {
         if !self.buffer.is_empty() {
             let n = out.len().min(self.buffer.len());
             out[..n].copy_from_slice(&self.buffer[..n]);
             self.consume(n);
+            step(n, Duration::ZERO)?;
             return Ok(n);
         }
         loop {
+            let start = Instant::now();
             match (&*self.stream).read(out) {
-                Ok(n) => return Ok(n),
+                Ok(n) => {
+                    step(n, start.elapsed())?;
+                    return Ok(n);
+                }
                 Err(e) if is_not_yet(&e) => {
-                    let start = Instant::now();
                     wait(&*self.stream, false, None, IO_TICK)?;
-                    idle(start.elapsed())?;
+                    step(0, start.elapsed())?;
                 }
                 Err(e) => return Err(e),
             }
@@ -126,11 +159,11 @@ impl Conn {
         self.scanned = 0;
     }
 
-    /// Writes all of `parts`; waits in ticks, of which `idle` is told and which it may end.
+    /// Writes all of `parts`. `step` is told of each step's bytes and time, and may end it.
     pub(super) fn write_all(
         &self,
         mut parts: &mut [IoSlice<'_>],
-        mut idle: impl FnMut(std::time::Duration) -> io::Result<()>,
+        mut step: impl FnMut(usize, Duration) -> io::Result<()>,
     ) -> io::Result<()> {
         IoSlice::advance_slices(&mut parts, 0);
         while !parts.is_empty() {
@@ -143,15 +176,18 @@ impl Conn {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     IoSlice::advance_slices(&mut parts, n);
-                    if !parts.is_empty() {
-                        idle(start.elapsed())?;
-                    }
+                    step(n, start.elapsed())?;
                 }
-                Err(e) if is_not_yet(&e) => idle(start.elapsed())?,
+                Err(e) if is_not_yet(&e) => step(0, start.elapsed())?,
                 Err(e) => return Err(e),
             }
         }
         Ok(())
+    }
+
+    /// Makes the end of the connection a failure the client can see: after this, dropping it resets.
+    pub(super) fn cut(&self) {
+        close_with_reset(&self.stream);
     }
 
     /// Says that nothing more comes from us; the client may still be sending.

@@ -1,14 +1,14 @@
 //! The listener thread: one epoll loop over the listeners and every connection that waits — for a
 //! request, for the wrapped server, for its client to finish — so that waiting costs no thread.
-use super::conn::{Conn, Role, Slot};
+use super::conn::{Conn, Found, Role, Slot};
+use super::door::Return;
 use super::error::HttpError;
-use super::head::{HeadError, Scan, leading_empty_lines, scan};
-use super::limits::{HEAD_BYTES, LINGER_TIME, UNFINISHED_HEADS_BYTES};
+use super::head::HeadError;
+use super::limits::{HELD_BYTES, LINGER_TIME, UNFINISHED_HEADS_BYTES};
 use super::pool::{Pool, Shared};
-use super::slab::Slab;
-use crossbeam_channel::{Receiver, Sender, unbounded};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use super::waiting::{Phase, Waiting, WaitingRoom};
+use crossbeam_channel::Receiver;
+use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use std::io::{self, IoSlice, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -23,73 +23,13 @@ const ACCEPT_BATCH: usize = 64;
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// How often held requests are tried besides the wake-up: none can be forgotten.
 const HOLD_POLL: Duration = Duration::from_millis(50);
-
-/// What workers and the server tell the listener thread.
-pub(super) enum Return {
-    /// Between requests; what was read ahead stays in its buffer.
-    Idle(Conn),
-    /// Its request waits for the wrapped server, at most this long since it was first held.
-    Held(Conn, Duration),
-    /// We have said our last word; the client may still be sending.
-    Closing(Conn),
-    /// Held requests may be tried again.
-    Resume,
-    /// Accept no more, end what is idle.
-    Drain,
-    /// End the thread.
-    Stop,
-}
-
-/// The way to the listener thread.
-#[derive(Clone)]
-pub(super) struct Door {
-    returns: Sender<Return>,
-    wake: Arc<EventFd>,
-}
-
-impl Door {
-    pub(super) fn open() -> io::Result<(Door, Receiver<Return>)> {
-        // Unbounded, yet never longer than there are connections and control calls.
-        let (returns, inbox) = unbounded();
-        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok((Door { returns, wake: Arc::new(wake) }, inbox))
-    }
-
-    pub(super) fn send(&self, what: Return) {
-        // Without a listener thread (shutdown) the connection closes here.
-        if self.returns.send(what).is_ok() {
-            let _ = self.wake.write(1);
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Between requests, nothing received.
-    Idle,
-    /// Part of a head is received, or the connection is new.
-    Head,
-    /// Its request is held.
-    Held,
-    /// We read and throw away; with how much so far.
-    Closing { thrown: usize },
-}
-
-struct Waiting {
-    conn: Conn,
-    phase: Phase,
-    since: Instant,
-    deadline: Instant,
-}
+/// How long an unfinished head may still take once we are ending.
+const DRAIN_HEAD: Duration = Duration::from_secs(1);
 
 pub(super) struct Doorman {
-    epoll: Epoll,
     inbox: Receiver<Return>,
     listeners: Vec<(TcpListener, Role)>,
-    waiting: Slab<Waiting>,
-    /// Bytes in the buffers of unfinished heads.
-    unfinished: usize,
-    held: usize,
+    waiting: WaitingRoom,
     next_sweep: Instant,
     accept_at: Option<Instant>,
     draining: bool,
@@ -107,15 +47,12 @@ impl Doorman {
         control: Arc<Pool>,
         shared: Arc<Shared>,
     ) -> io::Result<Doorman> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(&*shared.door.wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
+        let waiting = WaitingRoom::open(Arc::clone(&shared.stats))?;
+        waiting.epoll.add(shared.door.bell(), EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
         let doorman = Doorman {
-            epoll,
             inbox,
             listeners,
-            waiting: Slab::new(),
-            unfinished: 0,
-            held: 0,
+            waiting,
             next_sweep: Instant::now() + Duration::from_secs(1),
             accept_at: None,
             draining: false,
@@ -132,9 +69,9 @@ impl Doorman {
         for (index, (listener, _)) in self.listeners.iter().enumerate() {
             if on {
                 let event = EpollEvent::new(EpollFlags::EPOLLIN, WAKE - 1 - index as u64);
-                self.epoll.add(listener, event)?;
+                self.waiting.epoll.add(listener, event)?;
             } else {
-                self.epoll.delete(listener)?;
+                self.waiting.epoll.delete(listener)?;
             }
         }
         Ok(())
@@ -143,7 +80,7 @@ impl Doorman {
     pub(super) fn run(mut self) {
         let mut events = [EpollEvent::empty(); 256];
         loop {
-            let ready = match self.epoll.wait(&mut events, self.timeout()) {
+            let ready = match self.waiting.epoll.wait(&mut events, self.timeout()) {
                 Ok(n) => n,
                 Err(nix::errno::Errno::EINTR) => 0,
                 Err(error) => {
@@ -154,9 +91,7 @@ impl Doorman {
             };
             for event in &events[..ready] {
                 match event.data() {
-                    WAKE => {
-                        let _ = self.shared.door.wake.read();
-                    }
+                    WAKE => self.shared.door.answer(),
                     key if key > WAKE - 1 - self.listeners.len() as u64 && !self.draining => {
                         self.accept((WAKE - 1 - key) as usize);
                     }
@@ -175,7 +110,7 @@ impl Doorman {
     }
 
     fn timeout(&self) -> EpollTimeout {
-        if self.waiting.len() == 0 && self.accept_at.is_none() {
+        if self.waiting.is_empty() && self.accept_at.is_none() {
             return EpollTimeout::NONE;
         }
         let wait = self.next_sweep.saturating_duration_since(Instant::now());
@@ -186,97 +121,86 @@ impl Doorman {
     fn on_return(&mut self, what: Return) -> bool {
         let now = Instant::now();
         match what {
-            Return::Idle(conn) if conn.buffer.is_empty() => {
-                if !self.draining {
-                    let mut conn = conn;
-                    conn.buffer = Vec::new();
-                    self.wait(conn, Phase::Idle, now + self.shared.limits.idle_timeout);
-                }
+            Return::Idle(mut conn) if conn.buffer.is_empty() => {
+                conn.buffer = Vec::new();
+                self.wait(conn, Phase::Idle, now, self.shared.limits.idle_timeout);
             }
-            Return::Idle(conn) => self.examine(conn, Phase::Head, now),
-            Return::Held(conn, time) => {
-                let until = conn.hold.since.unwrap_or(now) + time;
-                self.wait(conn, Phase::Held, until);
-            }
+            Return::Idle(conn) => self.examine(conn, now),
+            Return::Held(conn, time) => self.hold(conn, time),
             Return::Closing(conn) => self.close_kindly(conn),
             Return::Resume => self.resume_held(),
-            Return::Drain => {
-                self.draining = true;
-                let _ = self.listen(false);
-                self.listeners.clear();
-                let idle: Vec<u64> = self.keys(|w| w.phase == Phase::Idle);
-                for key in idle {
-                    self.take(key);
-                }
-            }
+            Return::Drain => self.drain(),
             Return::Stop => return false,
         }
         true
     }
 
     /// Registers a connection to wait.
-    fn wait(&mut self, conn: Conn, phase: Phase, deadline: Instant) {
-        let interest = match phase {
-            // Its data is the next request's: only its going away matters, or we would spin.
-            Phase::Held => EpollFlags::EPOLLRDHUP,
-            _ => EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP,
-        };
-        let stream = Arc::clone(&conn.stream);
+    fn wait(&mut self, conn: Conn, phase: Phase, since: Instant, time: Duration) {
+        if self.draining && conn.buffer.is_empty() && matches!(phase, Phase::Idle | Phase::Head) {
+            return;
+        }
+        let deadline = since + time;
         let due = if phase == Phase::Held { deadline.min(Instant::now() + HOLD_POLL) } else { deadline };
         self.next_sweep = self.next_sweep.min(due);
-        match phase {
-            Phase::Head => self.unfinished += conn.buffer.len(),
-            Phase::Held => {
-                self.held += 1;
-                self.shared.stats.held.store(self.held, Ordering::Relaxed);
-            }
-            _ => {}
-        }
-        let key = self.waiting.insert(Waiting { conn, phase, since: Instant::now(), deadline });
-        if let Err(error) = self.epoll.add(&*stream, EpollEvent::new(interest, key)) {
-            log::warn!("epoll_ctl: {error}");
-            self.take_unregistered(key);
-        }
-        while self.unfinished > UNFINISHED_HEADS_BYTES {
-            match self.oldest(|w| w.phase == Phase::Head) {
+        self.waiting.insert(Waiting { conn, phase, since, deadline });
+        self.bound_unfinished();
+    }
+
+    /// Keeps the total of unfinished heads within its bound: the oldest go.
+    fn bound_unfinished(&mut self) {
+        while self.waiting.unfinished_bytes() > UNFINISHED_HEADS_BYTES {
+            match self.waiting.oldest(|w| w.phase == Phase::Head) {
                 Some(oldest) => self.shed(oldest),
                 None => break,
             }
         }
     }
 
-    /// Takes a waiting connection out; its socket is no longer watched.
-    fn take(&mut self, key: u64) -> Option<Waiting> {
-        let waiting = self.take_unregistered(key)?;
-        let _ = self.epoll.delete(&*waiting.conn.stream);
-        Some(waiting)
-    }
-
-    fn take_unregistered(&mut self, key: u64) -> Option<Waiting> {
-        let waiting = self.waiting.remove(key)?;
-        match waiting.phase {
-            Phase::Head => self.unfinished -= waiting.conn.buffer.len(),
-            Phase::Held => {
-                self.held -= 1;
-                self.shared.stats.held.store(self.held, Ordering::Relaxed);
-            }
-            _ => {}
+    /// Keeps a request for later, if there is room for its bytes.
+    fn hold(&mut self, mut conn: Conn, time: Duration) {
+        if self.waiting.held_bytes() + conn.buffer.len() > HELD_BYTES {
+            self.shared.stats.shed.fetch_add(1, Ordering::Relaxed);
+            self.refuse(conn, &HttpError::overloaded("too many requests are held"));
+            return;
         }
-        Some(waiting)
+        conn.buffer.shrink_to_fit();
+        let since = conn.hold.since.unwrap_or_else(Instant::now);
+        self.wait(conn, Phase::Held, since, time);
     }
 
-    fn keys(&self, wanted: impl Fn(&Waiting) -> bool) -> Vec<u64> {
-        self.waiting.iter().filter(|(_, w)| wanted(w)).map(|(key, _)| key).collect()
-    }
-
-    fn oldest(&self, wanted: impl Fn(&Waiting) -> bool) -> Option<u64> {
-        self.waiting.iter().filter(|(_, w)| wanted(w)).min_by_key(|(_, w)| w.since).map(|(key, _)| key)
+    /// The end has begun: what has arrived is served, what is silent closes.
+    fn drain(&mut self) {
+        for index in 0..self.listeners.len() {
+            // Clients the kernel has greeted for us.
+            self.accept(index);
+        }
+        self.draining = true;
+        let _ = self.listen(false);
+        self.listeners.clear();
+        self.accept_at = None;
+        let soon = Instant::now() + DRAIN_HEAD;
+        for key in self.waiting.keys(|w| matches!(w.phase, Phase::Idle | Phase::Head)) {
+            if self.waiting.phase(key) == Some(Phase::Head) {
+                self.on_head_bytes(key);
+                let silent = self.waiting.change(key, |w| {
+                    w.deadline = w.deadline.min(soon);
+                    w.conn.buffer.is_empty()
+                });
+                if silent == Some(true) {
+                    self.waiting.take(key);
+                }
+            } else if let Some(waiting) = self.waiting.take(key) {
+                self.receive(waiting.conn, Phase::Idle, Instant::now());
+            }
+        }
+        self.next_sweep = self.next_sweep.min(soon);
     }
 
     /// Closes a connection because a bound is reached.
     fn shed(&mut self, key: u64) {
         self.shared.stats.shed.fetch_add(1, Ordering::Relaxed);
-        self.take(key);
+        self.waiting.take(key);
     }
 
     fn accept(&mut self, index: usize) {
@@ -291,7 +215,7 @@ impl Doorman {
                         stats.connections.load(Ordering::Relaxed) >= self.shared.limits.max_connections;
                     let conn = Conn::new(stream, peer, role, Slot::take(&stats.connections));
                     if full {
-                        match self.oldest(|w| w.phase != Phase::Held) {
+                        match self.waiting.oldest(|w| w.phase != Phase::Held) {
                             Some(oldest) => self.shed(oldest),
                             None => {
                                 stats.shed.fetch_add(1, Ordering::Relaxed);
@@ -318,7 +242,7 @@ impl Doorman {
     /// Out of descriptors or memory: frees the longest waiting connection and tries again soon.
     fn rest(&mut self, error: &io::Error) {
         log::warn!("accept: {error}");
-        if let Some(oldest) = self.oldest(|w| w.phase != Phase::Held) {
+        if let Some(oldest) = self.waiting.oldest(|w| w.phase != Phase::Held) {
             self.shed(oldest);
         }
         let _ = self.listen(false);
@@ -327,70 +251,65 @@ impl Doorman {
         self.next_sweep = self.next_sweep.min(at);
     }
 
+    /// Takes what a connection has to say, without waiting for it.
     fn receive(&mut self, mut conn: Conn, phase: Phase, since: Instant) {
         match conn.receive_now(&mut self.scratch) {
             Ok(Some(0)) | Err(_) => {}
-            Ok(Some(_)) => self.examine(conn, Phase::Head, since),
+            Ok(Some(_)) => self.examine(conn, since),
             Ok(None) => {
-                let time = match phase {
-                    Phase::Idle => self.shared.limits.idle_timeout,
-                    _ => self.shared.limits.head_timeout,
-                };
-                self.wait(conn, phase, since + time);
+                let limits = &self.shared.limits;
+                let time = if phase == Phase::Idle { limits.idle_timeout } else { limits.head_timeout };
+                self.wait(conn, phase, since, time);
             }
         }
     }
 
-    /// Looks for a complete head in what a connection has received and sends it where it belongs.
-    fn examine(&mut self, mut conn: Conn, phase: Phase, since: Instant) {
-        let empty = leading_empty_lines(&conn.buffer);
-        if empty > 0 {
-            conn.consume(empty);
-        }
-        match scan(&conn.buffer, conn.scanned) {
-            Scan::Complete(length) if length > HEAD_BYTES => self.refuse(conn, &HeadError::TooLarge.into()),
-            Scan::More if conn.buffer.len() > HEAD_BYTES => self.refuse(conn, &HeadError::TooLarge.into()),
-            Scan::Complete(_) | Scan::Broken => {
-                let _ = self.submit(conn);
-            }
-            Scan::More => {
-                conn.scanned = conn.buffer.len();
-                self.wait(conn, phase, since + self.shared.limits.head_timeout);
-            }
+    /// Sends a connection with a complete head where it belongs; another waits for the rest.
+    fn examine(&mut self, mut conn: Conn, since: Instant) {
+        match conn.find_head() {
+            Found::Unfinished => self.wait(conn, Phase::Head, since, self.shared.limits.head_timeout),
+            found => self.dispatch(conn, found),
         }
     }
 
-    fn submit(&mut self, conn: Conn) -> Result<(), ()> {
+    fn dispatch(&mut self, conn: Conn, found: Found) {
+        match found {
+            Found::TooLarge => self.refuse(conn, &HeadError::TooLarge.into()),
+            Found::Unfinished | Found::Complete => self.submit(conn),
+        }
+    }
+
+    fn submit(&mut self, conn: Conn) {
         let pool = if self.shared.is_control(&conn) { &self.control } else { &self.public };
-        match pool.submit(conn) {
-            Ok(()) => Ok(()),
-            Err(conn) => {
-                self.shared.stats.shed.fetch_add(1, Ordering::Relaxed);
-                self.refuse(conn, &HttpError::overloaded("too many requests are waiting"));
-                Err(())
-            }
+        if let Err(conn) = pool.submit(conn) {
+            self.shared.stats.shed.fetch_add(1, Ordering::Relaxed);
+            self.refuse(conn, &HttpError::overloaded("too many requests are waiting"));
         }
     }
 
     fn on_event(&mut self, key: u64, flags: EpollFlags) {
-        let Some(waiting) = self.waiting.get_mut(key) else { return };
-        match waiting.phase {
-            Phase::Held => {
-                if flags.intersects(EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
-                    self.take(key);
-                }
-            }
-            Phase::Closing { mut thrown } => {
-                let open = waiting.conn.discard(&mut self.scratch, &mut thrown);
-                waiting.phase = Phase::Closing { thrown };
-                if !open {
-                    self.take(key);
-                }
-            }
-            Phase::Head => self.on_head_bytes(key),
-            Phase::Idle => {
-                if let Some(waiting) = self.take(key) {
+        match self.waiting.phase(key) {
+            // An event for a connection that was taken out in this very round.
+            None => {}
+            Some(Phase::Head) => self.on_head_bytes(key),
+            Some(Phase::Idle) => {
+                if let Some(waiting) = self.waiting.take(key) {
                     self.receive(waiting.conn, Phase::Idle, Instant::now());
+                }
+            }
+            Some(Phase::Held) => {
+                let gone = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
+                let _ = flags.intersects(gone).then(|| self.waiting.take(key));
+            }
+            Some(Phase::Closing { mut thrown }) => {
+                let scratch = &mut self.scratch;
+                let open = self.waiting.change(key, |waiting| {
+                    let open = waiting.conn.discard(scratch, &mut thrown);
+                    waiting.phase = Phase::Closing { thrown };
+                    open
+                });
+                if open == Some(false) {
+                    self.waiting.take(key);
                 }
             }
         }
@@ -398,16 +317,18 @@ impl Doorman {
 
     /// More of an unfinished head: the connection stays registered while the head stays unfinished.
     fn on_head_bytes(&mut self, key: u64) {
-        let Some(waiting) = self.waiting.get_mut(key) else { return };
-        let before = waiting.conn.buffer.len();
-        let received = waiting.conn.receive_now(&mut self.scratch);
-        self.unfinished += waiting.conn.buffer.len() - before;
-        match received {
-            Ok(None) => {}
-            Ok(Some(0)) | Err(_) => drop(self.take(key)),
-            Ok(Some(_)) => {
-                if let Some(waiting) = self.take(key) {
-                    self.examine(waiting.conn, Phase::Head, waiting.since);
+        let scratch = &mut self.scratch;
+        let found = self.waiting.change(key, |waiting| match waiting.conn.receive_now(scratch) {
+            Ok(None) => Some(Found::Unfinished),
+            Ok(Some(0)) | Err(_) => None,
+            Ok(Some(_)) => Some(waiting.conn.find_head()),
+        });
+        match found {
+            None => {}
+            Some(Some(Found::Unfinished)) => self.bound_unfinished(),
+            Some(found) => {
+                if let (Some(waiting), Some(found)) = (self.waiting.take(key), found) {
+                    self.dispatch(waiting.conn, found);
                 }
             }
         }
@@ -425,17 +346,17 @@ impl Doorman {
 
     fn close_kindly(&mut self, mut conn: Conn) {
         conn.buffer = Vec::new();
-        self.wait(conn, Phase::Closing { thrown: 0 }, Instant::now() + LINGER_TIME);
+        self.wait(conn, Phase::Closing { thrown: 0 }, Instant::now(), LINGER_TIME);
     }
 
     fn resume_held(&mut self) {
-        for key in self.keys(|w| w.phase == Phase::Held) {
+        for key in self.waiting.keys(|w| w.phase == Phase::Held) {
             // What does not fit into the queue stays held and has its turn a moment later.
             if !self.public.has_room() {
                 return;
             }
-            if let Some(waiting) = self.take(key) {
-                let _ = self.submit(waiting.conn);
+            if let Some(waiting) = self.waiting.take(key) {
+                self.submit(waiting.conn);
             }
         }
     }
@@ -449,15 +370,13 @@ impl Doorman {
                 log::error!("listening again: {error}");
             }
         }
-        if self.held > 0 && self.shared.service.can_resume() {
+        if self.waiting.held() > 0 && self.shared.service.can_resume() {
             self.resume_held();
         }
-        for key in self.keys(|w| now >= w.deadline) {
-            let Some(waiting) = self.take(key) else { continue };
+        for key in self.waiting.keys(|w| now >= w.deadline) {
+            let Some(waiting) = self.waiting.take(key) else { continue };
             match waiting.phase {
-                Phase::Held => {
-                    let _ = self.submit(waiting.conn);
-                }
+                Phase::Held => self.submit(waiting.conn),
                 Phase::Head if !waiting.conn.buffer.is_empty() => {
                     let error = HttpError::new(408, "head_timeout", "the request head did not come in time");
                     self.refuse(waiting.conn, &error);
@@ -465,9 +384,9 @@ impl Doorman {
                 _ => {}
             }
         }
-        let polled = if self.held > 0 { now + HOLD_POLL } else { now + Duration::from_secs(60) };
-        let due = self.waiting.iter().map(|(_, w)| w.deadline).chain(self.accept_at).min();
-        self.next_sweep = due.map_or(polled, |due| due.min(polled));
+        let polled = if self.waiting.held() > 0 { HOLD_POLL } else { Duration::from_secs(60) };
+        let due = self.waiting.due().into_iter().chain(self.accept_at).min();
+        self.next_sweep = due.map_or(now + polled, |due| due.min(now + polled));
     }
 }
 

@@ -176,13 +176,15 @@ impl<'c> Exchange<'c> {
     /// # Errors
     /// The client is gone or too slow, or a file body could not be read.
     pub fn respond(&mut self, response: Response) -> io::Result<()> {
-        let length = response.length();
+        // A 304 tells no length of its own: it would be taken for that of the 200 it stands for.
+        let length = (response.status != 304).then(|| response.length());
         let mut head = self.begin(response.status);
         for (name, value) in &response.headers {
             head.field(name.as_bytes(), value);
         }
-        let mut writer = head.body(Some(length));
+        let mut writer = head.body(length);
         match response.body {
+            _ if !writer.has_body() => {}
             Body::Empty => {}
             Body::Bytes(bytes) => writer.write(&bytes)?,
             Body::File(file, length) => writer.copy(&mut file.take(length)).map_err(CopyError::into_io)?,

@@ -9,6 +9,8 @@ pub const HEADER_FIELDS: usize = 128;
 pub const TARGET_BYTES: usize = 16 * 1024;
 /// Bytes of all unfinished request heads together; above: the oldest unfinished connection closes.
 pub const UNFINISHED_HEADS_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of all held requests together (heads, and what came behind them); above: 503.
+pub const HELD_BYTES: usize = 16 * 1024 * 1024;
 /// Complete requests waiting for a thread of a pool; above: 503.
 pub const QUEUE: usize = 1024;
 /// Threads kept for control requests, whatever the relayed ones do.
@@ -26,6 +28,10 @@ pub const LINGER_TIME: Duration = Duration::from_secs(2);
 pub const RATE_WINDOW: Duration = Duration::from_secs(10);
 /// A request that has lasted this long is a stream, and the pool gets another thread for it.
 pub const STREAM_AFTER: Duration = Duration::from_millis(250);
+/// How often a waiting request that still has a pool thread looks whether others need it more.
+pub const CROWD_TICK: Duration = Duration::from_millis(25);
+/// How often one that has become a stream looks up from its wait.
+pub const STREAM_TICK: Duration = Duration::from_secs(1);
 /// How long a pool thread above the minimum waits for work before it ends.
 pub const THREAD_IDLE: Duration = Duration::from_secs(10);
 /// `Retry-After` of every 503 of the front, in seconds.

@@ -9,34 +9,40 @@
 mod body;
 mod chunked;
 mod conn;
+mod door;
 mod doorman;
 mod error;
 mod exchange;
 mod head;
+mod head_rules;
 pub mod limits;
 mod listener;
 mod pool;
 mod rate;
 mod response;
 mod response_head;
+mod scan;
 mod scheduling;
 mod seat;
 mod server;
 mod slab;
 mod socket;
+#[cfg(test)]
+mod tests;
+mod waiting;
 
 pub use body::{BodyError, BodyReader};
 pub use chunked::{ChunkError, Decoder};
 pub use conn::Role;
 pub use error::HttpError;
 pub use exchange::{Exchange, Served, Service};
-pub use head::{
-    Framing, Head, HeadError, Method, Scan, Version, leading_empty_lines, list_elements, parse_length, scan,
-};
+pub use head::{Framing, Head, HeadError, Method, Version, list_elements};
+pub use head_rules::parse_length;
 pub use limits::Limits;
 pub use listener::bind;
 pub use response::{Body, CopyError, Response, ResponseWriter, reason};
 pub use response_head::{Length, ResponseHead, body_length, read_response_head};
+pub use scan::{Scan, leading_empty_lines, scan};
 pub use seat::{Seat, Stats};
 pub use server::{Resume, Server};
 pub use socket::{IO_TICK, Peek, Readiness, peek, peer_gone, set_read_tick, wait};

@@ -1,18 +1,20 @@
 //! Threads that take complete requests from a queue, serve them, and wait a moment on the connection
 //! for the next one: that wait saves two context switches a request on a busy connection.
-use super::conn::Conn;
-use super::doorman::{Door, Return};
+use super::conn::{Conn, Found, Hold};
+use super::door::{Door, Return};
 use super::error::HttpError;
 use super::exchange::{Exchange, Scratch, Served, Service};
-use super::head::{Head, Scan, leading_empty_lines, scan};
-use super::limits::{HEAD_BYTES, Limits, QUEUE, THREAD_IDLE};
+use super::head::Head;
+use super::limits::{Limits, QUEUE, THREAD_IDLE};
+use super::scan::{Scan, scan};
 use super::scheduling::become_batch_thread;
 use super::seat::{Crew, Seat, Stats, Streams};
 use crate::base::thread;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// What both pools and the listener thread share.
@@ -35,7 +37,9 @@ pub(super) struct Pool {
     jobs: Receiver<Conn>,
     /// Threads that serve or wait, without those that became streams'.
     threads: AtomicUsize,
-    idle: AtomicUsize,
+    /// Waiting threads less queued requests. Who queues a request takes one off at once, so that no
+    /// two count on the same thread; below zero, requests wait that nobody is coming for.
+    spare: AtomicIsize,
     shared: Arc<Shared>,
 }
 
@@ -46,6 +50,8 @@ enum Next {
     Close,
     Hold(Duration),
     Gone,
+    /// The response broke off, which its client must be able to tell.
+    Cut,
 }
 
 impl Pool {
@@ -55,7 +61,7 @@ impl Pool {
         min: usize,
         max: usize,
         shared: Arc<Shared>,
-    ) -> std::io::Result<Arc<Pool>> {
+    ) -> io::Result<Arc<Pool>> {
         let (queue, jobs) = bounded(QUEUE);
         let pool = Arc::new(Pool {
             name,
@@ -64,7 +70,7 @@ impl Pool {
             queue,
             jobs,
             threads: AtomicUsize::new(0),
-            idle: AtomicUsize::new(0),
+            spare: AtomicIsize::new(0),
             shared,
         });
         for _ in 0..min {
@@ -76,19 +82,24 @@ impl Pool {
     /// Queues a connection with a complete head; gives it back when the queue is full.
     pub(super) fn submit(self: &Arc<Self>, conn: Conn) -> Result<(), Conn> {
         self.queue.try_send(conn).map_err(|full| full.into_inner())?;
+        self.spare.fetch_sub(1, Ordering::AcqRel);
         self.grow();
         Ok(())
     }
 
-    /// Adds a thread if work waits that no idle one will take. Without one to be had, the pool
+    /// Adds a thread if a request waits that none is coming for. Without one to be had, the pool
     /// serves with what it has.
     fn grow(self: &Arc<Self>) {
-        if self.jobs.len() > self.idle.load(Ordering::Relaxed)
+        if self.is_behind()
             && !self.is_full()
             && let Err(error) = self.add_thread()
         {
             log::warn!("no further {} thread: {error}", self.name);
         }
+    }
+
+    fn is_behind(&self) -> bool {
+        self.spare.load(Ordering::Acquire) < 0
     }
 
     /// Whether the queue takes another request.
@@ -100,13 +111,15 @@ impl Pool {
         self.threads.load(Ordering::Relaxed) >= self.max
     }
 
-    fn add_thread(self: &Arc<Self>) -> std::io::Result<()> {
+    fn add_thread(self: &Arc<Self>) -> io::Result<()> {
         if !self.enter() {
             return Ok(());
         }
         let pool = Arc::clone(self);
+        self.spare.fetch_add(1, Ordering::AcqRel);
         let added = thread::spawn(self.name, move || Worker::new(pool).run());
         if added.is_err() {
+            self.spare.fetch_sub(1, Ordering::AcqRel);
             self.leave();
         }
         added.map(drop)
@@ -122,6 +135,24 @@ impl Pool {
         entered
     }
 
+    /// Lets a thread that has waited in vain end, unless it is one of the least number or a request
+    /// counts on it.
+    fn dismiss(&self) -> bool {
+        let stopping = self.shared.stopping.load(Ordering::Relaxed);
+        let one_less = |now: isize| (now > 0).then_some(now - 1);
+        if self.spare.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less).is_err() {
+            return false;
+        }
+        let above = |now: usize| (now > self.min || stopping).then(|| now.saturating_sub(1));
+        let dismissed = self.threads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, above).is_ok();
+        if dismissed {
+            self.shared.stats.threads.fetch_sub(1, Ordering::Relaxed);
+        } else {
+            self.spare.fetch_add(1, Ordering::AcqRel);
+        }
+        dismissed
+    }
+
     fn leave(&self) {
         self.threads.fetch_sub(1, Ordering::Relaxed);
         self.shared.stats.threads.fetch_sub(1, Ordering::Relaxed);
@@ -135,6 +166,10 @@ impl Crew for Membership {
     fn left(&self) {
         self.0.leave();
         self.0.grow();
+    }
+
+    fn is_short(&self) -> bool {
+        self.0.is_behind() && self.0.is_full()
     }
 }
 
@@ -154,24 +189,18 @@ impl Worker {
 
     fn run(mut self) {
         become_batch_thread();
+        // Whoever started this thread has counted it as waiting already.
         loop {
-            self.pool.idle.fetch_add(1, Ordering::Relaxed);
-            let job = self.pool.jobs.recv_timeout(THREAD_IDLE);
-            self.pool.idle.fetch_sub(1, Ordering::Relaxed);
-            match job {
+            match self.pool.jobs.recv_timeout(THREAD_IDLE) {
                 Ok(conn) => {
                     if !self.serve_connection(conn) {
                         // This thread was a stream's and the pool has filled its place.
                         return;
                     }
+                    self.pool.spare.fetch_add(1, Ordering::AcqRel);
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    let spare = self.pool.threads.load(Ordering::Relaxed) > self.pool.min;
-                    if spare || self.shared.stopping.load(Ordering::Relaxed) {
-                        return self.pool.leave();
-                    }
-                }
-                Err(RecvTimeoutError::Disconnected) => return self.pool.leave(),
+                Err(RecvTimeoutError::Timeout) if !self.pool.dismiss() => {}
+                Err(_) => return,
             }
         }
     }
@@ -184,6 +213,10 @@ impl Worker {
             match next {
                 Next::Keep => {}
                 Next::Gone => return ours,
+                Next::Cut => {
+                    conn.cut();
+                    return ours;
+                }
                 Next::Hold(time) => {
                     self.shared.door.send(Return::Held(conn, time));
                     return ours;
@@ -204,11 +237,12 @@ impl Worker {
     /// Whether the next request is complete and this thread should serve it. Others that wait in the
     /// queue go first, and a request for the other pool is not ours.
     fn has_next_request(&mut self, conn: &mut Conn) -> bool {
-        if !self.pool.jobs.is_empty() {
+        if self.pool.is_behind() {
             return false;
         }
         if conn.buffer.is_empty() {
-            if self.pool.idle.load(Ordering::Relaxed) == 0 && self.pool.is_full() {
+            // The last one to wait for the queue must not wait here.
+            if self.pool.spare.load(Ordering::Acquire) <= 0 && self.pool.is_full() {
                 return false;
             }
             match conn.receive_soon(self.scratch.copy.get()) {
@@ -217,14 +251,7 @@ impl Worker {
                 _ => return false,
             }
         }
-        let empty = leading_empty_lines(&conn.buffer);
-        conn.consume(empty);
-        let complete = match scan(&conn.buffer, 0) {
-            Scan::Complete(length) => length <= HEAD_BYTES,
-            Scan::Broken => true,
-            Scan::More => false,
-        };
-        complete && (self.pool.name == CONTROL) == self.shared.is_control(conn)
+        conn.find_head() == Found::Complete && (self.pool.name == CONTROL) == self.shared.is_control(conn)
     }
 
     fn serve_request(&mut self, conn: &mut Conn) -> Next {
@@ -234,8 +261,12 @@ impl Worker {
             Ok(head) => head,
             Err(error) => {
                 let response = error.response().to_final_bytes();
-                let _ = conn.write_all(&mut [std::io::IoSlice::new(&response)], |_| Ok(()));
-                return Next::Close;
+                // A client that does not even take this is not waited for.
+                let once = |moved, _| if moved > 0 { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) };
+                return match conn.write_all(&mut [io::IoSlice::new(&response)], once) {
+                    Ok(()) => Next::Close,
+                    Err(_) => Next::Gone,
+                };
             }
         };
         let stopping = self.shared.stopping.load(Ordering::Relaxed);
@@ -249,7 +280,7 @@ impl Worker {
             Err(HttpError::internal())
         });
         match served {
-            Ok(Served::Gone) => return Next::Gone,
+            Ok(Served::Gone) => return if exchange.is_cut() { Next::Cut } else { Next::Gone },
             Ok(Served::Hold(time)) => {
                 exchange.put_back();
                 conn.hold.since.get_or_insert_with(Instant::now);
@@ -265,12 +296,12 @@ impl Worker {
         let answered = !exchange.is_unanswered();
         let cut = exchange.is_cut();
         let kept = exchange.conclude();
-        conn.hold = super::conn::Hold::default();
+        conn.hold = Hold::default();
         match (kept, answered && !cut) {
             (true, _) => Next::Keep,
             (false, true) => Next::Close,
-            // A response cut in the middle must not look complete: no orderly end.
-            (false, false) => Next::Gone,
+            // Cut in the middle it must not look complete: no orderly end.
+            (false, false) => Next::Cut,
         }
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 /// Counts what one direction of one body moved, and how long its client made us wait for it.
 #[derive(Clone, Debug)]
 pub(super) struct MinimumRate {
-    bytes_per_second: u64,
+    /// Bytes to move in each window of waiting.
+    quota: u64,
     moved: u64,
     waited: Duration,
 }
@@ -13,25 +14,22 @@ pub(super) struct MinimumRate {
 impl MinimumRate {
     /// No client is held to a rate of 0.
     pub(super) fn new(bytes_per_second: u64) -> Self {
-        MinimumRate { bytes_per_second, moved: 0, waited: Duration::ZERO }
+        let quota = bytes_per_second.saturating_mul(RATE_WINDOW.as_secs());
+        MinimumRate { quota, moved: 0, waited: Duration::ZERO }
     }
 
-    /// `bytes` went through.
-    pub(super) fn moved(&mut self, bytes: usize) {
-        self.moved += bytes as u64;
-    }
-
-    /// The client was waited for; false once it was too slow over a whole window of such waits.
-    /// Time spent on anything else (the wrapped server, the disk) does not count against it.
-    pub(super) fn waited(&mut self, time: Duration) -> bool {
-        self.waited += time;
-        if self.waited < RATE_WINDOW {
-            return true;
+    /// `bytes` went through after the client was waited for that long; false once a whole window of
+    /// such waits has passed since it last had its quota. Time spent on anything else (the wrapped
+    /// server, the disk) does not count against it.
+    pub(super) fn step(&mut self, bytes: usize, waited: Duration) -> bool {
+        self.moved = self.moved.saturating_add(bytes as u64);
+        self.waited += waited;
+        if self.moved >= self.quota {
+            // What was more is no credit: a burst must not pay for a stall.
+            self.moved = 0;
+            self.waited = Duration::ZERO;
         }
-        let enough = self.moved >= self.bytes_per_second * RATE_WINDOW.as_secs();
-        self.moved = 0;
-        self.waited = Duration::ZERO;
-        enough
+        self.waited < RATE_WINDOW
     }
 }
 
@@ -42,11 +40,16 @@ mod tests {
     #[test]
     fn a_window_of_waiting_needs_its_bytes() {
         let mut rate = MinimumRate::new(1024);
-        rate.moved(10 * 1024);
-        assert!(rate.waited(RATE_WINDOW), "exactly enough");
-        rate.moved(10 * 1024 - 1);
-        assert!(rate.waited(RATE_WINDOW - Duration::from_millis(1)), "the window is not over");
-        assert!(!rate.waited(Duration::from_millis(1)), "one byte short");
-        assert!(MinimumRate::new(0).waited(RATE_WINDOW * 2), "0 asks for nothing");
+        assert!(rate.step(10 * 1024, RATE_WINDOW), "exactly enough");
+        assert!(rate.step(10 * 1024 - 1, RATE_WINDOW - Duration::from_millis(1)), "the window is not over");
+        assert!(!rate.step(0, Duration::from_millis(1)), "one byte short");
+        assert!(MinimumRate::new(0).step(0, RATE_WINDOW * 2), "0 asks for nothing");
+    }
+
+    #[test]
+    fn a_burst_pays_for_no_later_stall() {
+        let mut rate = MinimumRate::new(1024);
+        assert!(rate.step(1 << 30, Duration::ZERO));
+        assert!(!rate.step(0, RATE_WINDOW));
     }
 }

@@ -261,25 +261,22 @@ impl ResponseWriter<'_> {
         *self.progress = Progress::Started;
         let (seat, rate) = (self.seat, &mut self.rate);
         let total = self.pending.len() + data.len() + end.len();
-        let idle = |waited| {
-            seat.tick();
-            if rate.waited(waited) { Ok(()) } else { Err(io::Error::from(io::ErrorKind::TimedOut)) }
+        let step = |moved, waited| {
+            seat.step(moved);
+            if rate.step(moved, waited) { Ok(()) } else { Err(io::Error::from(io::ErrorKind::TimedOut)) }
         };
         let written = if self.pending.is_empty() && end.is_empty() {
-            self.conn.write_all(&mut [IoSlice::new(data)], idle)
+            self.conn.write_all(&mut [IoSlice::new(data)], step)
         } else if total <= JOIN_BYTES {
             self.pending.extend_from_slice(data);
             self.pending.extend_from_slice(end);
-            self.conn.write_all(&mut [IoSlice::new(self.pending)], idle)
+            self.conn.write_all(&mut [IoSlice::new(self.pending)], step)
         } else {
             let parts = &mut [IoSlice::new(self.pending), IoSlice::new(data), IoSlice::new(end)];
-            self.conn.write_all(parts, idle)
+            self.conn.write_all(parts, step)
         };
         self.pending.clear();
-        written?;
-        self.rate.moved(total);
-        self.seat.moved(total);
-        Ok(())
+        written
     }
 
     /// Copies `from` to its end, each piece as it comes.

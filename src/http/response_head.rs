@@ -1,6 +1,7 @@
 //! The head of a response, read from a raw socket: for the one case where the HTTP client of the relay
 //! has to be left, a response that arrives while the request is still being sent.
-use super::head::{list_elements, parse_length};
+use super::head::list_elements;
+use super::head_rules::parse_length;
 use super::limits::{HEAD_BYTES, HEADER_FIELDS};
 
 /// How the body of such a response is delimited.

@@ -1,7 +1,7 @@
 //! Who occupies a thread: a request that lasts gives up its place in the pool and is counted as a
 //! stream instead, so that slow peers can never use the pool up.
 use super::error::HttpError;
-use super::limits::STREAM_AFTER;
+use super::limits::{CROWD_TICK, STREAM_AFTER, STREAM_TICK};
 use crate::base::lock::lock;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -40,6 +40,7 @@ struct Stream {
     socket: Weak<TcpStream>,
     since: Instant,
     moved: Arc<AtomicU64>,
+    cut: bool,
 }
 
 impl Stream {
@@ -72,8 +73,13 @@ impl Streams {
             let mut slow = lock(&self.slow);
             slow.insert(key, stream);
             if self.stats.streams.fetch_add(1, Ordering::Relaxed) >= self.max {
-                let slowest = slow.iter().min_by_key(|(_, s)| (s.rate(), s.since)).map(|(k, _)| *k);
-                slowest.and_then(|k| slow.get_mut(&k)).and_then(|s| std::mem::take(&mut s.socket).upgrade())
+                // One that was cut for an earlier newcomer and has not ended yet is no candidate.
+                let candidates = slow.values_mut().filter(|s| !s.cut);
+                let slowest = candidates.min_by_key(|s| (s.rate(), s.since));
+                slowest.and_then(|s| {
+                    s.cut = true;
+                    s.socket.upgrade()
+                })
             } else {
                 None
             }
@@ -83,6 +89,11 @@ impl Streams {
             let _ = socket.shutdown(Shutdown::Both);
         }
         key
+    }
+
+    /// Whether many more streams fit: only then requests may become streams to make way for others.
+    fn has_plenty(&self) -> bool {
+        self.stats.streams.load(Ordering::Relaxed) < self.max / 2
     }
 
     fn admit_long_lived(&self) -> bool {
@@ -100,6 +111,9 @@ impl Streams {
 pub(super) trait Crew {
     /// The calling thread no longer counts; another may take its place.
     fn left(&self);
+
+    /// Requests wait for a thread, and there can be no more of them.
+    fn is_short(&self) -> bool;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,18 +166,38 @@ impl Seat {
         self.0.began.get().elapsed()
     }
 
-    /// The request had to wait; one that has lasted a quarter of a second becomes a stream.
-    pub fn tick(&self) {
+    /// The request goes on; one that has lasted a quarter of a second becomes a stream, whatever made
+    /// it last: a fast client with a long body would otherwise keep its place in the pool, too. When
+    /// others wait for a thread and there is none, it becomes one at once.
+    ///
+    /// Returns how long the request may wait before it is to tell again.
+    pub fn tick(&self) -> Duration {
         let inner = &*self.0;
-        if inner.place.get() == Place::Pool && self.age() >= STREAM_AFTER {
-            let key = inner.streams.admit_slow(Stream {
-                socket: inner.socket.borrow().clone(),
-                since: inner.began.get(),
-                moved: Arc::clone(&inner.moved),
-            });
-            inner.place.set(Place::Stream(key));
-            inner.crew.left();
+        let is_pools = || inner.place.get() == Place::Pool;
+        if is_pools() && (self.age() >= STREAM_AFTER || (inner.crew.is_short() && inner.streams.has_plenty()))
+        {
+            self.become_slow();
         }
+        if is_pools() { CROWD_TICK } else { STREAM_TICK }
+    }
+
+    /// The request is about to wait without telling: it becomes a stream now, and is never refused.
+    pub fn leave_pool_to_wait(&self) {
+        if self.0.place.get() == Place::Pool {
+            self.become_slow();
+        }
+    }
+
+    fn become_slow(&self) {
+        let inner = &*self.0;
+        let key = inner.streams.admit_slow(Stream {
+            socket: inner.socket.borrow().clone(),
+            since: inner.began.get(),
+            moved: Arc::clone(&inner.moved),
+            cut: false,
+        });
+        inner.place.set(Place::Stream(key));
+        inner.crew.left();
     }
 
     /// The request is long-lived by design (an event stream, a tunnel, a wait).
@@ -180,6 +214,12 @@ impl Seat {
             inner.crew.left();
         }
         Ok(())
+    }
+
+    /// A step of a body, perhaps with bytes.
+    pub(super) fn step(&self, bytes: usize) {
+        let _ = self.tick();
+        self.moved(bytes);
     }
 
     /// Bytes went through, in either direction.

@@ -1,6 +1,7 @@
 //! The front as a whole: started with its listeners and a service, drained, stopped.
 use super::conn::Role;
-use super::doorman::{Door, Doorman, Return};
+use super::door::{Door, Return};
+use super::doorman::Doorman;
 use super::exchange::Service;
 use super::limits::{CONTROL_THREADS, Limits};
 use super::pool::{CONTROL, Pool, Shared};

@@ -1,6 +1,6 @@
 //! What the standard library's sockets lack: a backlog, timeouts a listener hands down, waiting for
 //! one of several things, looking without taking.
-use super::limits::STREAM_AFTER;
+use super::limits::{CROWD_TICK, STREAM_AFTER};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -38,9 +38,9 @@ pub(super) fn open_listener(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(fd.into())
 }
 
-/// A read of the wrapped server that waits at most one tick.
+/// Reads and writes of the wrapped server wait for one tick at most.
 pub fn set_read_tick(stream: &TcpStream) -> io::Result<()> {
-    setsockopt(stream, sockopt::ReceiveTimeout, &timeval(IO_TICK))?;
+    setsockopt(stream, sockopt::ReceiveTimeout, &timeval(CROWD_TICK))?;
     setsockopt(stream, sockopt::SendTimeout, &timeval(IO_TICK))?;
     Ok(())
 }
@@ -117,6 +117,12 @@ pub fn peek(stream: &TcpStream, buffer: &mut [u8]) -> Peek {
         Err(Errno::EAGAIN | Errno::EINTR) => Peek::Nothing,
         Err(_) => Peek::Closed,
     }
+}
+
+/// Makes the last close of a socket a reset; what is still to be sent is thrown away.
+pub(super) fn close_with_reset(stream: &TcpStream) {
+    // Fails on a broken socket only, which has no orderly end anyway.
+    let _ = setsockopt(stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 });
 }
 
 /// Reads what is there; `None` when nothing is yet.

@@ -142,14 +142,12 @@ impl fmt::Debug for UpstreamTransport {
 impl UpstreamTransport {
     /// A wait ended without data: counts it, and looks whether the client is still there.
     fn tick(&self, write: bool, deadline: Option<Instant>) -> io::Result<()> {
-        let step = deadline.map_or(IO_TICK * 4, |at| at.saturating_duration_since(Instant::now()));
-        let client = CALL.with_borrow(|call| {
-            call.as_ref().map(|call| {
-                call.seat.tick();
-                Arc::clone(&call.client)
-            })
+        let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+        let (tick, client) = CALL.with_borrow(|call| match call {
+            Some(call) => (call.seat.tick(), Some(Arc::clone(&call.client))),
+            None => (IO_TICK, None),
         });
-        match wait(&*self.stream, write, client.as_deref(), step.min(IO_TICK * 4))? {
+        match wait(&*self.stream, write, client.as_deref(), left.min(tick))? {
             Readiness::PeerGone => Err(io::Error::other(Interruption::ClientGone)),
             Readiness::Timeout if deadline.is_some_and(|at| Instant::now() >= at) => {
                 Err(ErrorKind::TimedOut.into())
