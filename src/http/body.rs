@@ -113,6 +113,8 @@ pub struct BodyReader<'e> {
     pub(super) conn: &'e mut Conn,
     pub(super) state: &'e mut BodyState,
     pub(super) seat: &'e Seat,
+    /// Asked at each tick of waiting.
+    pub(super) watch: Option<&'e dyn Fn() -> io::Result<()>>,
 }
 
 impl fmt::Debug for BodyReader<'_> {
@@ -205,9 +207,10 @@ impl BodyReader<'_> {
     }
 
     fn receive(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let (rate, seat) = (&mut self.state.rate, self.seat);
+        let (rate, seat, watch) = (&mut self.state.rate, self.seat, self.watch);
         let n = self.conn.read_body(out, |waited| {
             seat.tick();
+            watch.map_or(Ok(()), |watch| watch())?;
             if rate.waited(waited) { Ok(()) } else { Err(BodyError::TooSlow.into()) }
         })?;
         rate.moved(n);

@@ -38,8 +38,8 @@ impl Drop for Slot {
 pub(super) struct Hold {
     /// When it was first held.
     pub(super) since: Option<Instant>,
-    /// Which life of the wrapped server it was last tried on, and how often.
-    pub(super) tried: (u64, u32),
+    /// How often it was sent to the wrapped server in vain.
+    pub(super) tried: u32,
 }
 
 #[derive(Debug)]

@@ -1,4 +1,6 @@
 //! Floor 4: passes requests to the wrapped server and its responses back, both streamed.
+mod buffers;
+mod call;
 mod early;
 mod failure;
 mod forward;

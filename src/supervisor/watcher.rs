@@ -189,13 +189,9 @@ impl Watcher {
             }
             Message::Drained => {}
             Message::Dead(generation) => {
-                self.shared.death_pending.store(false, Ordering::Release);
                 let current = self.shared.status().generation == generation;
-                if current
-                    && matches!(self.phase, Phase::Ready)
-                    && readiness::accepts(self.spec.port).is_none()
-                {
-                    self.starting("the server no longer accepts connections");
+                if current && matches!(self.phase, Phase::Ready) {
+                    self.starting("the server refused a connection");
                 }
             }
         }

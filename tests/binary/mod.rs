@@ -409,6 +409,11 @@ impl Wire {
         Some(Seen { head, body })
     }
 
+    /// Throws away what was read beyond the last head; how much that was.
+    pub fn take_buffered(&mut self) -> usize {
+        std::mem::take(&mut self.buffer).len()
+    }
+
     pub fn write(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
