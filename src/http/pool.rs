@@ -4,9 +4,10 @@ use super::conn::Conn;
 use super::doorman::{Door, Return};
 use super::error::HttpError;
 use super::exchange::{Exchange, Scratch, Served, Service};
-use super::head::{Head, Scan, leading_empty_lines, scan};
+use super::head::{Head, Scan, Version, leading_empty_lines, scan};
 use super::limits::{HEAD_BYTES, Limits, QUEUE, THREAD_IDLE};
 use super::seat::{Crew, Seat, Stats, Streams};
+use super::socket::reset_on_close;
 use crate::base::thread;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -262,13 +263,20 @@ impl Worker {
         }
         let answered = !exchange.is_unanswered();
         let cut = exchange.is_cut();
+        // Where only the end of the connection ends a body, an orderly end would make it complete.
+        let end_by_reset = cut && exchange.head().version() == Version::Http10;
         let kept = exchange.conclude();
         conn.hold = super::conn::Hold::default();
         match (kept, answered && !cut) {
             (true, _) => Next::Keep,
             (false, true) => Next::Close,
             // A response cut in the middle must not look complete: no orderly end.
-            (false, false) => Next::Gone,
+            (false, false) => {
+                if end_by_reset {
+                    reset_on_close(&conn.stream);
+                }
+                Next::Gone
+            }
         }
     }
 }

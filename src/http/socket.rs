@@ -126,6 +126,11 @@ pub(super) fn recv_now(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<Opti
     }
 }
 
+/// Lets the peer see a reset instead of an end when the socket closes.
+pub(super) fn reset_on_close(stream: &TcpStream) {
+    let _ = setsockopt(stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 });
+}
+
 /// Whether the peer has closed its side, or the connection failed.
 pub fn peer_gone(stream: &TcpStream) -> bool {
     let mut watched = [PollFd::new(stream.as_fd(), PollFlags::from_bits_retain(libc::POLLRDHUP))];

@@ -130,16 +130,22 @@ impl Server {
 
     /// Lets the reserved port listen after the command runs, and waits for readiness.
     pub fn give_listener(&self, reserved: Reserved) -> TcpListener {
-        eventually("the command runs", || {
-            self.status().contains("\"pid\":") && !self.status().contains("\"pid\":null")
-        });
-        let listener = reserved.listen();
+        let listener = self.open_listener(reserved);
         eventually("ready", || self.status().contains("\"ready\":true"));
         // What the readiness probes left behind.
         listener.set_nonblocking(true).unwrap();
         while listener.accept().is_ok() {}
         listener.set_nonblocking(false).unwrap();
         listener
+    }
+
+    /// Lets the reserved port listen after the command runs. Its first connections are readiness probes
+    /// or requests that waited.
+    pub fn open_listener(&self, reserved: Reserved) -> TcpListener {
+        eventually("the command runs", || {
+            self.status().contains("\"pid\":") && !self.status().contains("\"pid\":null")
+        });
+        reserved.listen()
     }
 
     /// The body of `GET /_frag/status`, without credentials.
