@@ -1,6 +1,6 @@
 //! One request and its response, as a service sees them.
 use super::body::{BodyError, BodyReader, BodyState};
-use super::conn::{Conn, Role};
+use super::conn::{Attempts, Conn, Role};
 use super::error::HttpError;
 use super::head::{Head, Method, Version};
 use super::limits::Limits;
@@ -130,14 +130,14 @@ impl<'c> Exchange<'c> {
     }
 
     /// How often this request was sent to the wrapped server in vain.
-    pub fn attempts(&self) -> u32 {
-        self.conn.hold.tried
+    pub fn attempts(&self) -> Attempts {
+        self.conn.hold.attempts
     }
 
-    /// Notes that the request was sent in vain once more; how often by now.
-    pub fn note_attempt(&mut self) -> u32 {
-        self.conn.hold.tried += 1;
-        self.conn.hold.tried
+    /// Notes that the request was sent in vain to a life of the wrapped server; how often by now.
+    pub fn note_attempt(&mut self, life: u64) -> Attempts {
+        self.conn.hold.attempts.note(life);
+        self.conn.hold.attempts
     }
 
     /// Bounds the request's body, 0 = no bound.

@@ -26,7 +26,7 @@ mod socket;
 
 pub use body::{BodyError, BodyReader};
 pub use chunked::{ChunkError, Decoder};
-pub use conn::Role;
+pub use conn::{Attempts, Role};
 pub use error::HttpError;
 pub use exchange::{Exchange, Served, Service};
 pub use head::{

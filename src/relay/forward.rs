@@ -4,6 +4,7 @@ use super::early;
 use super::failure;
 use super::headers;
 use super::target;
+use super::turn::Turns;
 use super::upstream::Upstream;
 use crate::base::lock::lock;
 use crate::http::{BodyError, CopyError, Exchange, Framing, HttpError, Length, Method, Served, body_length};
@@ -25,10 +26,11 @@ const IDLE_CONNECTIONS: usize = 256;
 /// How long one is kept. Web servers close theirs after two seconds or more; ours go first, so that a
 /// request rarely meets a connection that is just being closed.
 const IDLE_AGE: Duration = Duration::from_millis(1500);
-/// How often a repeatable request is sent in vain before that is its answer: at once again on a new
-/// connection, then once more after a moment in the hold. Over several lives of the wrapped server:
-/// a request that ends each of them must itself have an end.
+/// How often a repeatable request is sent to one life of the wrapped server in vain before that is
+/// its answer: at once again on a new connection, then once more after a moment in the hold.
 const ATTEMPTS: u32 = 3;
+/// Under how many lives: a request that ends each of them must itself have an end.
+const LIVES: u32 = 3;
 /// Bytes of a chunked body looked at before its head is passed on.
 const FIRST_LOOK_BYTES: usize = 16 * 1024;
 
@@ -49,6 +51,7 @@ pub struct Relay {
     /// The HTTP client of the current life of the wrapped server, with that life's number: after a
     /// restart no connection of an earlier life is ever used.
     client: Mutex<Option<(u64, Client)>>,
+    turns: Turns,
 }
 
 #[derive(Clone, Debug)]
@@ -72,7 +75,7 @@ enum Failure {
 impl Relay {
     /// A relay to the supervisor's server.
     pub fn new(supervisor: Supervisor, settings: RelaySettings) -> Relay {
-        Relay { supervisor, settings, client: Mutex::new(None) }
+        Relay { supervisor, settings, client: Mutex::new(None), turns: Turns::default() }
     }
 
     /// Passes a request on and its response back.
@@ -87,6 +90,12 @@ impl Relay {
                 Err(NotReady { state }) => return self.hold(exchange, state),
             };
             let generation = flight.generation;
+            let turn = if exchange.attempts().outlived(generation) {
+                let Some(turn) = self.turns.take() else { return self.hold(exchange, State::Starting) };
+                Some(turn)
+            } else {
+                None
+            };
             match self.attempt(exchange, &flight) {
                 Ok(()) => return Ok(Served::Done),
                 Err(Failure::Gone) => return Ok(Served::Gone),
@@ -99,12 +108,15 @@ impl Relay {
                 }
                 Err(Failure::Repeatable(error)) => {
                     drop(flight);
-                    let attempts = exchange.note_attempt();
-                    log::debug!("attempt {attempts} on life {generation}: {}", error.message);
-                    if attempts >= ATTEMPTS {
+                    if let Some(turn) = turn {
+                        turn.lapse();
+                    }
+                    let attempts = exchange.note_attempt(generation);
+                    log::debug!("{attempts:?}: {}", error.message);
+                    if attempts.in_life >= ATTEMPTS || attempts.lives >= LIVES {
                         return Err(error);
                     }
-                    if attempts + 1 == ATTEMPTS {
+                    if attempts.in_life + 1 == ATTEMPTS {
                         return self.hold(exchange, State::Starting);
                     }
                 }
@@ -188,7 +200,7 @@ impl Relay {
             _ => {}
         }
         let repeatable = head.method().is_repeatable() && !has_body;
-        let fresh = exchange.attempts() > 0;
+        let fresh = exchange.attempts().lives > 0;
         let (client_socket, head_bytes) = (exchange.client(), head.bytes().len());
         let call = CallGuard::enter(client_socket, exchange.seat(), head_bytes, authorization, fresh);
         let answer = if has_body {

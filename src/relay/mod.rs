@@ -6,6 +6,7 @@ mod failure;
 mod forward;
 mod headers;
 mod target;
+mod turn;
 mod upstream;
 
 pub use failure::FailureReport;
