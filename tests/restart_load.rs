@@ -130,6 +130,7 @@ fn load(server: &Server, clients: usize, post: bool, meanwhile: impl FnOnce(&dyn
 fn planned_restarts_under_load_lose_nothing() {
     let server = web_after(20, &[]);
     let answered = load(&server, 8, true, |all_go_on| {
+        all_go_on();
         for _ in 0..5 {
             assert_eq!(server.send("POST", "/_frag/restart?wait=ready", "", b"").status, 200);
             all_go_on();
