@@ -2,9 +2,11 @@
 //!
 //! `listen PORT [DELAY_MS]`, `listen6 PORT`: answers every connection with 200 and its pid;
 //! `answer PORT STATUS`: with that status; `exit CODE`; `flood BYTES`: writes without a newline;
+//! `web PORT [DELAY_MS]`: keeps connections, reads bodies, answers with its pid and the body's length;
+//! `/crash` ends it, the first `/hang-once` is never answered, `/sleep/MS` takes its time.
 //! `escape PORT`: leaves a listener in a group of its own behind and ends.
-use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -17,6 +19,10 @@ fn main() -> std::io::Result<ExitCode> {
         Some("listen") => {
             std::thread::sleep(Duration::from_millis(number(2).unwrap_or(0)));
             serve(TcpListener::bind(("127.0.0.1", port))?, 200)
+        }
+        Some("web") => {
+            std::thread::sleep(Duration::from_millis(number(2).unwrap_or(0)));
+            web(&TcpListener::bind(("127.0.0.1", port))?)
         }
         Some("listen6") => serve(TcpListener::bind(("::1", port))?, 200),
         Some("answer") => serve(TcpListener::bind(("127.0.0.1", port))?, number(2).unwrap_or(200)),
@@ -50,4 +56,48 @@ fn serve(listener: TcpListener, status: u64) -> std::io::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn web(listener: &TcpListener) -> std::io::Result<ExitCode> {
+    for stream in listener.incoming() {
+        let stream = stream?;
+        std::thread::spawn(move || {
+            let _ = converse(&stream);
+        });
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn converse(mut stream: &TcpStream) -> std::io::Result<()> {
+    let mut input = BufReader::new(stream);
+    loop {
+        let (mut target, mut length, mut line) = (String::new(), 0, String::new());
+        while line != "\r\n" {
+            line.clear();
+            if input.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            if target.is_empty() {
+                line.split(' ').nth(1).unwrap_or_default().clone_into(&mut target);
+            }
+            if let Some(value) = line.strip_prefix("content-length: ") {
+                length = value.trim().parse().unwrap_or(0);
+            }
+        }
+        let read = std::io::copy(&mut (&mut input).take(length), &mut std::io::sink())?;
+        match target.as_str() {
+            "/crash" => std::process::abort(),
+            "/hang-once" if std::fs::create_dir("hung").is_ok() => loop {
+                std::thread::park();
+            },
+            _ => {}
+        }
+        if let Some(ms) = target.strip_prefix("/sleep/") {
+            std::thread::sleep(Duration::from_millis(ms.parse().unwrap_or(0)));
+        }
+        let body = format!("{} {read}", std::process::id());
+        stream.write_all(
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes(),
+        )?;
+    }
 }

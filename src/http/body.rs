@@ -114,6 +114,8 @@ pub struct BodyReader<'e> {
     pub(super) conn: &'e mut Conn,
     pub(super) state: &'e mut BodyState,
     pub(super) seat: &'e Seat,
+    /// Asked at each tick of waiting.
+    pub(super) watch: Option<&'e dyn Fn() -> io::Result<()>>,
 }
 
 impl fmt::Debug for BodyReader<'_> {
@@ -209,8 +211,13 @@ impl BodyReader<'_> {
     }
 
     fn receive(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let (rate, seat) = (&mut self.state.rate, self.seat);
-        self.conn.read_body(out, |moved, waited| pace(seat, rate, moved, waited))
+        let (rate, seat, watch) = (&mut self.state.rate, self.seat, self.watch);
+        self.conn.read_body(out, |moved, waited| {
+            if moved == 0 {
+                watch.map_or(Ok(()), |watch| watch())?;
+            }
+            pace(seat, rate, moved, waited)
+        })
     }
 
     /// Reads the rest away, up to the drain bound; true when the connection can be used again.

@@ -34,13 +34,38 @@ impl Drop for Slot {
     }
 }
 
+/// How often a request was sent in vain.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Attempts {
+    /// The life of the wrapped server it was last sent to.
+    life: u64,
+    /// How often to this one.
+    pub in_life: u32,
+    /// To how many lives.
+    pub lives: u32,
+}
+
+impl Attempts {
+    /// Whether it was sent to an earlier life than this.
+    pub fn outlived(&self, life: u64) -> bool {
+        self.lives > 0 && self.life != life
+    }
+
+    pub(super) fn note(&mut self, life: u64) {
+        if self.lives == 0 || self.life != life {
+            *self = Attempts { life, in_life: 0, lives: self.lives + 1 };
+        }
+        self.in_life += 1;
+    }
+}
+
 /// A request that waits for the wrapped server without a thread.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Hold {
     /// When it was first held.
     pub(super) since: Option<Instant>,
-    /// Which life of the wrapped server it was last tried on, and how often.
-    pub(super) tried: (u64, u32),
+    /// How it was sent to the wrapped server in vain.
+    pub(super) attempts: Attempts,
 }
 
 /// What a connection's buffer begins with.

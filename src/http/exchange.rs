@@ -1,6 +1,6 @@
 //! One request and its response, as a service sees them.
 use super::body::{BodyError, BodyReader, BodyState};
-use super::conn::{Conn, Role};
+use super::conn::{Attempts, Conn, Role};
 use super::error::HttpError;
 use super::head::{Head, Method, Version};
 use super::limits::Limits;
@@ -129,11 +129,15 @@ impl<'c> Exchange<'c> {
         self.conn.hold.since
     }
 
-    /// Notes that the request was tried on a life of the wrapped server; how often on this one.
-    pub fn note_attempt(&mut self, generation: u64) -> u32 {
-        let tried = &mut self.conn.hold.tried;
-        *tried = if tried.0 == generation { (generation, tried.1 + 1) } else { (generation, 1) };
-        tried.1
+    /// How often this request was sent to the wrapped server in vain.
+    pub fn attempts(&self) -> Attempts {
+        self.conn.hold.attempts
+    }
+
+    /// Notes that the request was sent in vain to a life of the wrapped server; how often by now.
+    pub fn note_attempt(&mut self, life: u64) -> Attempts {
+        self.conn.hold.attempts.note(life);
+        self.conn.hold.attempts
     }
 
     /// Bounds the request's body, 0 = no bound.
@@ -146,7 +150,12 @@ impl<'c> Exchange<'c> {
 
     /// The request's body. The first read sends `100 Continue` if the client waits for it.
     pub fn body(&mut self) -> BodyReader<'_> {
-        BodyReader { conn: self.conn, state: &mut self.body, seat: self.seat }
+        BodyReader { conn: self.conn, state: &mut self.body, seat: self.seat, watch: None }
+    }
+
+    /// The same, and whenever the client lets us wait, `watch` is asked: its error ends the reading.
+    pub fn body_watching<'e>(&'e mut self, watch: &'e dyn Fn() -> io::Result<()>) -> BodyReader<'e> {
+        BodyReader { watch: Some(watch), ..self.body() }
     }
 
     /// Whether nothing of a response was sent.

@@ -33,7 +33,7 @@ mod waiting;
 
 pub use body::{BodyError, BodyReader};
 pub use chunked::{ChunkError, Decoder};
-pub use conn::Role;
+pub use conn::{Attempts, Role};
 pub use error::HttpError;
 pub use exchange::{Exchange, Served, Service};
 pub use head::{Framing, Head, HeadError, Method, Version, list_elements};

@@ -63,7 +63,9 @@ pub fn body_length<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> Res
                 return Err("the response has two Content-Lengths");
             }
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
-            chunked = list_elements(value).eq([b"chunked"]) && !chunked;
+            let mut codings = list_elements(value);
+            let known = codings.next().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+            chunked = known && codings.next().is_none() && !chunked;
             if !chunked {
                 return Err("the response has an unknown Transfer-Encoding");
             }

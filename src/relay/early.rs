@@ -72,6 +72,19 @@ impl Read for Chunked<'_> {
     }
 }
 
+/// A body that ends with the connection. The wrapped server closes with some of the request unread,
+/// which its kernel turns into a reset behind the last byte of the answer: that is an end, too.
+struct UntilReset<'u>(Raw<'u>);
+
+impl Read for UntilReset<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(out) {
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(0),
+            result => result,
+        }
+    }
+}
+
 /// Passes the response on; `Err(None)` when the client has gone.
 pub(super) fn relay(exchange: &mut Exchange<'_>, upstream: &TcpStream) -> Result<(), Option<HttpError>> {
     let client = Arc::clone(exchange.client());
@@ -105,12 +118,13 @@ pub(super) fn relay(exchange: &mut Exchange<'_>, upstream: &TcpStream) -> Result
     let copied = match head.length {
         _ if !writer.has_body() => Ok(()),
         Length::Bytes(n) => writer.copy(&mut raw.take(n)),
-        Length::Close => writer.copy(&mut raw),
+        Length::Close => writer.copy(&mut UntilReset(raw)),
         Length::Chunks => writer.copy(&mut Chunked { raw, decoder: Decoder::new() }),
     };
     match copied {
         Ok(()) => writer.finish().map_err(|_| None),
         Err(CopyError::Write(_)) => Err(None),
+        Err(CopyError::Read(error)) if error.kind() == ErrorKind::ConnectionAborted => Err(None),
         Err(CopyError::Read(error)) => Err(failed(&error.to_string())),
     }
 }

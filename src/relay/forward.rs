@@ -1,12 +1,15 @@
 //! One request through to the wrapped server and its response back; what to do when that fails.
+use super::call::{CallGuard, Checked, Interruption};
 use super::early;
 use super::failure;
 use super::headers;
 use super::target;
-use super::upstream::{CallGuard, Interruption, Upstream};
+use super::turn::Turns;
+use super::upstream::Upstream;
 use crate::http::{BodyError, CopyError, Exchange, Framing, HttpError, Length, Method, Served, body_length};
 use crate::supervisor::{InFlight, NotReady, State, Supervisor};
 use std::cell::RefCell;
+use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,9 +26,13 @@ const IDLE_CONNECTIONS: usize = 1;
 /// How long one is kept. Web servers close theirs after two seconds or more; ours go first, so that a
 /// request rarely meets a connection that is just being closed.
 const IDLE_AGE: Duration = Duration::from_millis(1500);
-/// How often a repeatable request is tried on one life of the wrapped server: at once, again on a new
-/// connection, and once more after it was held.
+/// How often a repeatable request is sent to one life of the wrapped server in vain before that is
+/// its answer: at once again on a new connection, then once more after a moment in the hold.
 const ATTEMPTS: u32 = 3;
+/// Under how many lives: a request that ends each of them must itself have an end.
+const LIVES: u32 = 3;
+/// Bytes of a chunked body looked at before its head is passed on.
+const FIRST_LOOK_BYTES: usize = 16 * 1024;
 
 /// What users set.
 #[derive(Clone, Debug)]
@@ -43,6 +50,7 @@ pub struct Relay {
     settings: RelaySettings,
     /// Tells this relay's clients from another's on the same thread.
     id: u64,
+    turns: Turns,
 }
 
 /// An HTTP client for one life of the wrapped server: after a restart no connection of an earlier life
@@ -65,6 +73,8 @@ enum Failure {
     Gone,
     /// An error that repeating cannot mend.
     Final(HttpError),
+    /// Nobody accepts connections: nothing was sent.
+    Refused,
     /// Nothing of a response arrived and the request may be sent again.
     Repeatable(HttpError),
 }
@@ -73,7 +83,7 @@ impl Relay {
     /// A relay to the supervisor's server.
     pub fn new(supervisor: Supervisor, settings: RelaySettings) -> Relay {
         static IDS: AtomicU64 = AtomicU64::new(0);
-        Relay { supervisor, settings, id: IDS.fetch_add(1, Ordering::Relaxed) }
+        Relay { supervisor, settings, id: IDS.fetch_add(1, Ordering::Relaxed), turns: Turns::default() }
     }
 
     /// Passes a request on and its response back.
@@ -88,20 +98,34 @@ impl Relay {
                 Err(NotReady { state }) => return self.hold(exchange, state),
             };
             let generation = flight.generation;
+            let turn = if exchange.attempts().outlived(generation) {
+                let Some(turn) = self.turns.take() else { return self.hold(exchange, State::Starting) };
+                Some(turn)
+            } else {
+                None
+            };
             match self.attempt(exchange, &flight) {
                 Ok(()) => return Ok(Served::Done),
                 Err(Failure::Gone) => return Ok(Served::Gone),
                 Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Refused) => {
+                    // Only this is reported: a server that accepts and says nothing may have its
+                    // reasons with this client, and others should not wait for that.
+                    self.supervisor.report_dead(generation);
+                    return self.hold(exchange, State::Starting);
+                }
                 Err(Failure::Repeatable(error)) => {
                     drop(flight);
-                    let attempts = exchange.note_attempt(generation);
-                    log::debug!("attempt {attempts} on life {generation}: {}", error.message);
-                    if attempts + 1 == ATTEMPTS {
-                        self.supervisor.report_dead(generation);
-                        return self.hold(exchange, State::Starting);
+                    if let Some(turn) = turn {
+                        turn.lapse();
                     }
-                    if attempts >= ATTEMPTS {
+                    let attempts = exchange.note_attempt(generation);
+                    log::debug!("{attempts:?}: {}", error.message);
+                    if attempts.in_life >= ATTEMPTS || attempts.lives >= LIVES {
                         return Err(error);
+                    }
+                    if attempts.in_life + 1 == ATTEMPTS {
+                        return self.hold(exchange, State::Starting);
                     }
                 }
             }
@@ -173,6 +197,7 @@ impl Relay {
             Failure::Final(HttpError::new(400, "malformed_request", "the target is malformed"))
         })?;
         *request.headers_mut() = headers::for_request(head, exchange.peer().ip());
+        let authorization = headers::mask_authorization(request.headers_mut());
         let has_body = head.has_body();
         match head.framing() {
             Framing::Length(length) if has_body => {
@@ -186,17 +211,20 @@ impl Relay {
             _ => {}
         }
         let repeatable = head.method().is_repeatable() && !has_body;
-        let call = CallGuard::enter(exchange.client(), exchange.seat(), head.bytes().len());
+        let fresh = exchange.attempts().lives > 0;
+        let (client_socket, head_bytes) = (exchange.client(), head.bytes().len());
+        let call = CallGuard::enter(client_socket, exchange.seat(), head_bytes, authorization, fresh);
         let answer = if has_body {
-            let mut body = exchange.body();
+            let watch = || call.watch();
+            let mut body = exchange.body_watching(&watch);
             client.agent.run(request.map(|()| SendBody::from_reader(&mut body)))
         } else {
             client.agent.run(request)
         };
         match answer {
             Ok(response) => respond(exchange, &call, response),
-            Err(ureq::Error::Io(error)) if interruption(&error) == Some(Interruption::EarlyResponse) => {
-                let Some(upstream) = call.take_early() else {
+            Err(ureq::Error::Io(error)) if Interruption::of(&error) == Some(Interruption::EarlyResponse) => {
+                let Some(upstream) = call.upstream() else {
                     return Err(Failure::Final(HttpError::internal()));
                 };
                 early::relay(exchange, &upstream).map_err(|e| e.map_or(Failure::Gone, Failure::Final))
@@ -210,7 +238,7 @@ impl Relay {
 fn respond(
     exchange: &mut Exchange<'_>,
     call: &CallGuard,
-    mut response: http::Response<Body>,
+    response: http::Response<Body>,
 ) -> Result<(), Failure> {
     let bad = |what: &str| Failure::Final(bad_gateway("upstream_malformed", what));
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -218,36 +246,62 @@ fn respond(
     }
     let fields = response.headers();
     let named = fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    let length = match body_length(named).map_err(bad)? {
-        Length::Bytes(n) => Some(n),
-        Length::Chunks | Length::Close => None,
-    };
-    let mut head = exchange.begin(response.status().as_u16());
+    let length = body_length(named).map_err(bad)?;
+    if length == Length::Chunks && response.version() == http::Version::HTTP_10 {
+        return Err(bad("the wrapped server answered in chunks, which HTTP/1.0 does not know"));
+    }
+    let bodiless = exchange.head().method() == Method::Head
+        || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let (parts, mut body) = response.into_parts();
+    let fields = &parts.headers;
+    let mut body = Checked { call, body: body.as_reader() };
+    let (mut first, mut looked) = ([0; FIRST_LOOK_BYTES], None);
+    if length == Length::Chunks && !bodiless {
+        call.follow_chunks();
+        // What is wrong from the start can still become a 502.
+        if call.has_buffered() {
+            looked = Some(body.read(&mut first).map_err(|error| broken(&error))?);
+        }
+    }
+    let mut head = exchange.begin(parts.status.as_u16());
     let raw = || fields.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
     for (name, value) in headers::for_response(raw) {
         head.field(name, value);
     }
+    let length = if let Length::Bytes(n) = length { Some(n) } else { None };
     let mut writer = head.body(length);
-    if writer.has_body() && length != Some(0) && !call.has_buffered() {
+    if writer.has_body() && length != Some(0) && looked.is_none() && !call.has_buffered() {
         // Its body may be long in coming: the client sees the head now.
         writer.flush().map_err(|_| Failure::Gone)?;
     }
-    let copied = if writer.has_body() { writer.copy(&mut response.body_mut().as_reader()) } else { Ok(()) };
+    if let Some(looked) = looked {
+        writer.write(&first[..looked]).map_err(|_| Failure::Gone)?;
+    }
+    let copied = if writer.has_body() { writer.copy(&mut body) } else { Ok(()) };
     match copied {
         Ok(()) => writer.finish().map_err(|_| Failure::Gone),
         Err(CopyError::Write(_)) => Err(Failure::Gone),
-        Err(CopyError::Read(error)) if interruption(&error) == Some(Interruption::ClientGone) => {
-            Err(Failure::Gone)
-        }
-        Err(CopyError::Read(error)) => Err(bad(&format!("the wrapped server's answer broke off: {error}"))),
+        Err(CopyError::Read(error)) => Err(broken(&error)),
     }
+}
+
+/// What an error in the middle of a response means.
+fn broken(error: &io::Error) -> Failure {
+    if Interruption::of(error) == Some(Interruption::ClientGone) {
+        return Failure::Gone;
+    }
+    let what = format!("the wrapped server's answer broke off: {error}");
+    Failure::Final(bad_gateway("upstream_malformed", &what))
 }
 
 /// What a failed call means.
 fn classify(call: &CallGuard, error: ureq::Error, repeatable: bool) -> Failure {
     if let ureq::Error::Io(io) = &error {
-        if interruption(io) == Some(Interruption::ClientGone) {
+        if Interruption::of(io) == Some(Interruption::ClientGone) {
             return Failure::Gone;
+        }
+        if io.kind() == ErrorKind::ConnectionRefused && !call.is_sent() {
+            return Failure::Refused;
         }
         if let Some(body) = BodyError::of(io) {
             return Failure::Final(body.into());
@@ -257,17 +311,14 @@ fn classify(call: &CallGuard, error: ureq::Error, repeatable: bool) -> Failure {
         let text = "the wrapped server did not answer in time";
         return Failure::Final(HttpError::new(504, "upstream_timeout", text));
     }
-    let failed = bad_gateway("upstream_failed", &format!("the wrapped server failed: {error}"));
+    let code = if call.is_answered() { "upstream_malformed" } else { "upstream_failed" };
+    let failed = bad_gateway(code, &format!("the wrapped server failed: {error}"));
     // Never sent at all, or harmless to send twice.
     if !call.is_answered() && (!call.is_sent() || repeatable) {
         Failure::Repeatable(failed)
     } else {
         Failure::Final(failed)
     }
-}
-
-fn interruption(error: &std::io::Error) -> Option<Interruption> {
-    error.get_ref()?.downcast_ref().copied()
 }
 
 pub(super) fn bad_gateway(code: &'static str, message: &str) -> HttpError {

@@ -1,7 +1,7 @@
 //! Which header fields pass from one side to the other. Pure.
 use crate::http::{Head, list_elements};
 use std::net::IpAddr;
-use ureq::http::header::{HeaderMap, HeaderName, HeaderValue};
+use ureq::http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 /// Fields that speak of one connection only (RFC 9110 section 7.6.1), or that we set ourselves.
 const HOP_BY_HOP: [&str; 10] = [
@@ -61,6 +61,19 @@ pub(super) fn for_request(head: &Head, peer: IpAddr) -> HeaderMap {
     }
     append(&mut map, b"host", host);
     map
+}
+
+/// The HTTP client refuses an `Authorization` that is not ASCII. Puts one of the same length in its
+/// place and returns the true bytes, which the transport puts back.
+pub(super) fn mask_authorization(map: &mut HeaderMap) -> Option<Vec<u8>> {
+    // It looks at the first of several only.
+    let value = map.get_mut(AUTHORIZATION)?;
+    if value.to_str().is_ok() {
+        return None;
+    }
+    let true_bytes = value.as_bytes().to_vec();
+    *value = HeaderValue::from_bytes(&vec![b'?'; true_bytes.len()]).ok()?;
+    Some(true_bytes)
 }
 
 fn append(map: &mut HeaderMap, name: &[u8], value: &[u8]) {

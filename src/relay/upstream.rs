@@ -1,10 +1,8 @@
 //! The HTTP client's transport: plain TCP to the wrapped server, which while it waits also watches
 //! the client whose request it carries.
-//!
-//! The client library hands a transport no context of the call, so the call in progress is kept in
-//! a thread-local: a call never leaves its thread.
-use crate::http::{IO_TICK, Peek, Readiness, Seat, peek, set_read_tick, wait};
-use std::cell::RefCell;
+use super::buffers::RelayBuffers;
+use super::call::{self, Interruption, check_early};
+use crate::http::{IO_TICK, Readiness, set_read_tick, wait};
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,101 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
-/// Input and output buffers begin with this many bytes …
-const BUFFER_BYTES: usize = 8 * 1024;
-/// … and the input grows, by doubling, to this many when what arrives fills it. A response head can
-/// not be larger than this less one byte.
-const INPUT_BYTES_MAX: usize = 128 * 1024;
-/// Output while a body is sent.
-const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// A connect to loopback answers at once, or the wrapped server's queue is full.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Why a call ended that is not the wrapped server's failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Interruption {
-    /// The client has gone.
-    ClientGone,
-    /// The wrapped server answered (or closed) while the request's body was being sent.
-    EarlyResponse,
-}
-
-impl fmt::Display for Interruption {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Interruption::ClientGone => "the client has gone",
-            Interruption::EarlyResponse => "the wrapped server answered before the request was sent",
-        })
-    }
-}
-
-impl std::error::Error for Interruption {}
-
-/// The call a thread is in.
-struct Call {
-    client: Arc<TcpStream>,
-    seat: Seat,
-    /// The request's head is sent: what follows is its body.
-    head_sent: bool,
-    /// A byte of the response has arrived.
-    answered: bool,
-    /// The connection an early response is to be read from.
-    early: Option<Arc<TcpStream>>,
-    /// Bytes of the response received and not yet taken.
-    buffered: usize,
-    /// Room the request's head may need in one piece.
-    head_room: usize,
-}
-
-thread_local! {
-    static CALL: RefCell<Option<Call>> = const { RefCell::new(None) };
-}
-
-/// Marks the calling thread as being in a call, until it is dropped.
-pub(super) struct CallGuard(());
-
-impl CallGuard {
-    pub(super) fn enter(client: &Arc<TcpStream>, seat: &Seat, head_bytes: usize) -> CallGuard {
-        let call = Call {
-            client: Arc::clone(client),
-            seat: seat.clone(),
-            head_sent: false,
-            answered: false,
-            early: None,
-            buffered: 0,
-            // Percent-encoding may triple the target; a few fields are added.
-            head_room: head_bytes * 3 + 1024,
-        };
-        CALL.set(Some(call));
-        CallGuard(())
-    }
-
-    /// Whether a byte of the request was sent (or tried to be).
-    pub(super) fn is_sent(&self) -> bool {
-        CALL.with_borrow(|call| call.as_ref().is_some_and(|c| c.head_sent))
-    }
-
-    /// Whether any byte of a response has arrived.
-    pub(super) fn is_answered(&self) -> bool {
-        CALL.with_borrow(|call| call.as_ref().is_some_and(|c| c.answered))
-    }
-
-    /// Whether bytes of the response are here, so that reading will not wait.
-    pub(super) fn has_buffered(&self) -> bool {
-        CALL.with_borrow(|call| call.as_ref().is_some_and(|c| c.buffered > 0))
-    }
-
-    /// The connection with the early response, after [`Interruption::EarlyResponse`].
-    pub(super) fn take_early(&self) -> Option<Arc<TcpStream>> {
-        CALL.with_borrow_mut(|call| call.as_mut().and_then(|c| c.early.take()))
-    }
-}
-
-impl Drop for CallGuard {
-    fn drop(&mut self) {
-        CALL.set(None);
-    }
-}
 
 /// Connects to one address, whatever the URI says.
 #[derive(Debug)]
@@ -121,6 +26,10 @@ impl Connector<()> for Upstream {
         _: Option<()>,
     ) -> Result<Option<UpstreamTransport>, ureq::Error> {
         let stream = TcpStream::connect_timeout(&self.0, CONNECT_TIMEOUT)?;
+        // TCP allows a socket to meet itself when nobody listens on a port from the ephemeral range.
+        if stream.local_addr()? == self.0 {
+            return Err(io::Error::from(ErrorKind::ConnectionRefused).into());
+        }
         stream.set_nodelay(true)?;
         set_read_tick(&stream)?;
         Ok(Some(UpstreamTransport { stream: Arc::new(stream), buffers: RelayBuffers::default() }))
@@ -143,10 +52,8 @@ impl UpstreamTransport {
     /// A wait ended without data: counts it, and looks whether the client is still there.
     fn tick(&self, write: bool, deadline: Option<Instant>) -> io::Result<()> {
         let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
-        let (tick, client) = CALL.with_borrow(|call| match call {
-            Some(call) => (call.seat.tick(), Some(Arc::clone(&call.client))),
-            None => (IO_TICK, None),
-        });
+        let call = call::with(|call| (call.seat.tick(), Arc::clone(&call.client)));
+        let (tick, client) = call.map_or((IO_TICK, None), |(tick, client)| (tick, Some(client)));
         match wait(&*self.stream, write, client.as_deref(), left.min(tick))? {
             Readiness::PeerGone => Err(io::Error::other(Interruption::ClientGone)),
             Readiness::Timeout if deadline.is_some_and(|at| Instant::now() >= at) => {
@@ -156,49 +63,32 @@ impl UpstreamTransport {
         }
     }
 
-    /// Before a piece of body is sent: an answer that is already there wins, unless it is
-    /// informational.
-    fn check_early(&self) -> io::Result<()> {
-        let mut start = [0; 10];
-        let early = match peek(&self.stream, &mut start) {
-            Peek::Nothing => false,
-            Peek::Closed => true,
-            Peek::Bytes(n) => !(n == start.len() && start.starts_with(b"HTTP/1.") && start[9] == b'1'),
-        };
-        if early { Err(self.early()) } else { Ok(()) }
-    }
-
-    fn early(&self) -> io::Error {
-        CALL.with_borrow_mut(|call| {
-            if let Some(call) = call {
-                call.early = Some(Arc::clone(&self.stream));
-            }
-        });
-        io::Error::other(Interruption::EarlyResponse)
-    }
-
+    /// Sends the request's head, which comes in one piece, or a piece of its body.
     fn send(&mut self, amount: usize, deadline: Option<Instant>) -> io::Result<()> {
-        let body = CALL.with_borrow_mut(|call| {
-            call.as_mut().is_some_and(|call| std::mem::replace(&mut call.head_sent, true))
-        });
+        let body = call::with(|call| call.upstream.is_some()).unwrap_or(false);
         if body {
-            self.check_early()?;
+            check_early(&self.stream)?;
+        } else {
+            restore_authorization(self.buffers.sending(amount));
         }
         let mut sent = 0;
         while sent < amount {
-            match (&*self.stream).write(&self.buffers.output[sent..amount]) {
+            match (&*self.stream).write(&self.buffers.sending(amount)[sent..]) {
                 Ok(n) => {
                     sent += n;
-                    CALL.with_borrow(|call| call.iter().for_each(|call| call.seat.moved(n)));
+                    call::with(|call| {
+                        call.seat.moved(n);
+                        call.upstream.get_or_insert_with(|| Arc::clone(&self.stream));
+                    });
                 }
                 Err(e) if is_not_yet(&e) => {
                     if body {
-                        self.check_early()?;
+                        check_early(&self.stream)?;
                     }
                     self.tick(true, deadline)?;
                 }
                 // It stopped reading: it may have said why.
-                Err(e) if body && is_closed(&e) => return Err(self.early()),
+                Err(e) if body && is_closed(&e) => return Err(io::Error::other(Interruption::EarlyResponse)),
                 Err(e) => return Err(e),
             }
         }
@@ -206,6 +96,9 @@ impl UpstreamTransport {
     }
 
     fn receive(&mut self, deadline: Option<Instant>) -> io::Result<usize> {
+        if self.buffers.is_full() {
+            return Err(io::Error::other("a line of the wrapped server's answer is too long"));
+        }
         loop {
             match (&*self.stream).read(self.buffers.free()) {
                 Ok(n) => return Ok(n),
@@ -218,6 +111,19 @@ impl UpstreamTransport {
             }
         }
     }
+}
+
+/// Puts the true bytes of an `Authorization` back in the place of what stood for them.
+fn restore_authorization(head: &mut [u8]) {
+    const NAME: &[u8] = b"\r\nauthorization: ";
+    call::with(|call| {
+        if let Some(value) = &call.authorization
+            && let Some(at) = head.windows(NAME.len()).position(|window| window == NAME)
+            && let Some(place) = head.get_mut(at + NAME.len()..at + NAME.len() + value.len())
+        {
+            place.copy_from_slice(value);
+        }
+    });
 }
 
 fn is_not_yet(error: &io::Error) -> bool {
@@ -251,108 +157,14 @@ impl Transport for UpstreamTransport {
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
         let n = self.receive(deadline(timeout)).map_err(|e| timed_out(e, timeout))?;
         self.buffers.filled(n);
-        CALL.with_borrow_mut(|call| {
-            if let Some(call) = call {
-                call.answered |= n > 0;
-                call.seat.moved(n);
-            }
+        call::with(|call| {
+            call.answered |= n > 0;
+            call.seat.moved(n);
         });
         Ok(n > 0)
     }
 
     fn is_open(&mut self) -> bool {
-        // Asked twice, before a connection is put away and before it is used again: the second look
-        // sees all the first would, so only that one costs a system call.
-        let putting_away = CALL.with_borrow(|call| call.as_ref().is_some_and(|call| call.head_sent));
-        self.buffers.input().is_empty() && (putting_away || peek(&self.stream, &mut [0]) == Peek::Nothing)
-    }
-}
-
-/// Buffers that start small and grow with what passes through them: most responses are small, and
-/// idle connections keep theirs.
-#[derive(Default)]
-struct RelayBuffers {
-    input: Vec<u8>,
-    start: usize,
-    end: usize,
-    output: Vec<u8>,
-    progress: bool,
-}
-
-impl RelayBuffers {
-    /// Room behind what is buffered; at least a little, at most the bound.
-    fn free(&mut self) -> &mut [u8] {
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-        } else if self.start > 0 {
-            self.input.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-        }
-        if self.end == self.input.len() {
-            let grown =
-                (self.input.len() * 2).clamp(BUFFER_BYTES, INPUT_BYTES_MAX.max(self.end + BUFFER_BYTES));
-            self.input.resize(grown, 0);
-        }
-        &mut self.input[self.end..]
-    }
-
-    fn filled(&mut self, n: usize) {
-        self.end += n;
-        // A read that filled the buffer had more to give.
-        if self.start == 0 && self.end == self.input.len() && self.end < INPUT_BYTES_MAX {
-            self.input.resize(self.end * 2, 0);
-        }
-        self.note();
-    }
-
-    fn note(&self) {
-        CALL.with_borrow_mut(|call| {
-            if let Some(call) = call {
-                call.buffered = self.end - self.start;
-            }
-        });
-    }
-}
-
-impl Buffers for RelayBuffers {
-    fn output(&mut self) -> &mut [u8] {
-        let room = CALL.with_borrow(|call| call.as_ref().map_or(0, |call| call.head_room));
-        if self.output.len() < room.max(BUFFER_BYTES) {
-            self.output.resize(room.max(BUFFER_BYTES), 0);
-        }
-        &mut self.output
-    }
-
-    fn input(&self) -> &[u8] {
-        &self.input[self.start..self.end]
-    }
-
-    fn input_append_buf(&mut self) -> &mut [u8] {
-        self.free()
-    }
-
-    fn input_appended(&mut self, amount: usize) {
-        self.filled(amount);
-    }
-
-    fn input_consume(&mut self, amount: usize) {
-        self.progress = amount > 0;
-        self.start += amount;
-        self.note();
-    }
-
-    fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
-        if self.output.len() < OUTPUT_BYTES_MAX {
-            self.output.resize(OUTPUT_BYTES_MAX, 0);
-        }
-        let end = self.end;
-        if self.input.len() - end < OUTPUT_BYTES_MAX {
-            self.input.resize(end + OUTPUT_BYTES_MAX, 0);
-        }
-        (&mut self.input[end..], &mut self.output)
-    }
-
-    fn can_use_input(&self) -> bool {
-        self.end > self.start && self.progress
+        self.buffers.input().is_empty() && call::allows(&self.stream)
     }
 }

@@ -63,9 +63,8 @@ pub(super) struct Shared {
     pub(super) logs: Logs,
     pub(super) processes: Processes,
     messages: Sender<Message>,
-    /// A `Changed` or `Dead` is in the channel already: however many come, one waits.
+    /// A `Changed` is in the channel already: however many come, one waits.
     pub(super) change_pending: AtomicBool,
-    pub(super) death_pending: AtomicBool,
 }
 
 impl Shared {
@@ -89,7 +88,6 @@ impl Shared {
             processes,
             messages,
             change_pending: AtomicBool::new(false),
-            death_pending: AtomicBool::new(false),
         }
     }
 
@@ -161,6 +159,19 @@ impl Shared {
             }
             (state, _) => Err(NotReady { state }),
         }
+    }
+
+    /// Lets nobody in until the watcher has looked again, if this life is the current one and ready.
+    /// The watcher tells the observers; each of its looks is asked for once.
+    pub(super) fn report_dead(&self, generation: u64) {
+        {
+            let mut child = lock(&self.child);
+            if child.generation != generation || child.state != State::Ready {
+                return;
+            }
+            (child.state, child.upstream) = (State::Starting, None);
+        }
+        self.send(Message::Dead(generation));
     }
 
     /// Signals the child's group; false if there is none.

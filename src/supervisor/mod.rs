@@ -163,11 +163,10 @@ impl Supervisor {
         shared.send_once(&shared.change_pending, Message::Changed);
     }
 
-    /// It refused a connection in this generation: the watcher looks whether it still accepts any, and
-    /// tells the observers, also when nothing has changed.
+    /// It refused a connection in this generation: from now on nobody enters, until the watcher has
+    /// looked whether it still answers.
     pub fn report_dead(&self, generation: u64) {
-        let shared = &self.inner.shared;
-        shared.send_once(&shared.death_pending, Message::Dead(generation));
+        self.inner.shared.report_dead(generation);
     }
 
     /// Waits until it is ready; false after `timeout` or at the program's end.

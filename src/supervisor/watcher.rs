@@ -189,14 +189,9 @@ impl Watcher {
             }
             Message::Drained => {}
             Message::Dead(generation) => {
-                self.shared.death_pending.store(false, Ordering::Release);
-                let ready = matches!(self.phase, Phase::Ready);
-                let current = ready && self.shared.status().generation == generation;
-                if current && readiness::accepts(self.spec.port).is_none() {
-                    self.starting("the server no longer accepts connections");
-                } else {
-                    // Who reported it waits for a verdict.
-                    self.shared.update(|_| {});
+                let current = self.shared.status().generation == generation;
+                if current && matches!(self.phase, Phase::Ready) {
+                    self.starting("the server refused a connection");
                 }
             }
         }

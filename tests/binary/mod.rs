@@ -132,16 +132,22 @@ impl Server {
 
     /// Lets the reserved port listen after the command runs, and waits for readiness.
     pub fn give_listener(&self, reserved: Reserved) -> TcpListener {
-        eventually("the command runs", || {
-            self.status().contains("\"pid\":") && !self.status().contains("\"pid\":null")
-        });
-        let listener = reserved.listen();
+        let listener = self.open_listener(reserved);
         eventually("ready", || self.status().contains("\"ready\":true"));
         // What the readiness probes left behind.
         listener.set_nonblocking(true).unwrap();
         while listener.accept().is_ok() {}
         listener.set_nonblocking(false).unwrap();
         listener
+    }
+
+    /// Lets the reserved port listen after the command runs. Its first connections are readiness probes
+    /// or requests that waited.
+    pub fn open_listener(&self, reserved: Reserved) -> TcpListener {
+        eventually("the command runs", || {
+            self.status().contains("\"pid\":") && !self.status().contains("\"pid\":null")
+        });
+        reserved.listen()
     }
 
     /// The body of `GET /_frag/status`, without credentials.
@@ -412,6 +418,11 @@ impl Wire {
             self.buffer.drain(..length).collect()
         };
         Some(Seen { head, body })
+    }
+
+    /// Throws away what was read beyond the last head; how much that was.
+    pub fn take_buffered(&mut self) -> usize {
+        std::mem::take(&mut self.buffer).len()
     }
 
     pub fn write(&mut self, bytes: &[u8]) {

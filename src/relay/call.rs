@@ -1,0 +1,220 @@
+//! The call a thread is in. The HTTP client hands its transport no context, so what the transport and
+//! the relay tell each other is kept in a thread-local: a call never leaves its thread.
+use crate::http::{Decoder, Peek, Seat, peek};
+use std::cell::RefCell;
+use std::fmt;
+use std::io::{self, Read};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+/// Why a call ended that is not the wrapped server's failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Interruption {
+    /// The client has gone.
+    ClientGone,
+    /// The wrapped server answered (or closed) while the request's body was being sent.
+    EarlyResponse,
+}
+
+impl Interruption {
+    pub(super) fn of(error: &io::Error) -> Option<Interruption> {
+        error.get_ref()?.downcast_ref().copied()
+    }
+}
+
+impl fmt::Display for Interruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Interruption::ClientGone => "the client has gone",
+            Interruption::EarlyResponse => "the wrapped server answered before the request was sent",
+        })
+    }
+}
+
+impl std::error::Error for Interruption {}
+
+/// What is known of the call.
+pub(super) struct Call {
+    pub(super) client: Arc<TcpStream>,
+    pub(super) seat: Seat,
+    /// No connection that was used before: the last one failed.
+    pub(super) fresh: bool,
+    /// The true bytes of an `Authorization` the HTTP client would refuse.
+    pub(super) authorization: Option<Vec<u8>>,
+    /// The connection in use, once something was sent on it.
+    pub(super) upstream: Option<Arc<TcpStream>>,
+    /// A byte of the response has arrived.
+    pub(super) answered: bool,
+    /// Bytes of the response received and not yet taken.
+    pub(super) buffered: usize,
+    /// Room the request's head may need in one piece.
+    pub(super) head_room: usize,
+    /// Follows a chunked response beside the HTTP client, which is lenient.
+    chunks: Option<Decoder>,
+    /// What was wrong with its chunks.
+    malformed: Option<String>,
+}
+
+thread_local! {
+    static CALL: RefCell<Option<Call>> = const { RefCell::new(None) };
+}
+
+/// Looks at the current call; `None` outside of one (a pooled connection that is being dropped).
+pub(super) fn with<R>(look: impl FnOnce(&mut Call) -> R) -> Option<R> {
+    CALL.with_borrow_mut(|call| call.as_mut().map(look))
+}
+
+/// The HTTP client has taken these bytes of the response.
+pub(super) fn consumed(bytes: &[u8]) {
+    with(|call| {
+        if let Some(chunks) = &mut call.chunks
+            && let Err(wrong) = follow(chunks, bytes)
+        {
+            call.malformed.get_or_insert(wrong);
+        }
+    });
+}
+
+fn follow(chunks: &mut Decoder, mut bytes: &[u8]) -> Result<(), String> {
+    while !bytes.is_empty() {
+        let data = bytes.len().min(usize::try_from(chunks.data_left()).unwrap_or(usize::MAX));
+        if data > 0 {
+            chunks.took(data as u64);
+            bytes = &bytes[data..];
+        } else if chunks.is_done() {
+            return Err("bytes after its last chunk".to_owned());
+        } else {
+            // Without room for data this stops where data begins.
+            let (used, _) = chunks.decode(bytes, &mut []).map_err(|error| error.to_string())?;
+            bytes = &bytes[used..];
+        }
+    }
+    Ok(())
+}
+
+/// Whether a connection can carry a call. What is already there to read was not asked for.
+///
+/// The HTTP client asks twice: before it puts a connection away, and before it takes it out for another
+/// call. The second look sees all that the first would, so only that one costs a system call.
+pub(super) fn allows(pooled: &TcpStream) -> bool {
+    let known = with(|call| (call.fresh || call.malformed.is_some(), call.upstream.is_some()));
+    let (refused, putting_away) = known.unwrap_or((false, false));
+    !refused && (putting_away || peek(pooled, &mut [0]) == Peek::Nothing)
+}
+
+/// An answer (or the end) that is there while the request is being sent wins, unless it is
+/// informational.
+pub(super) fn check_early(upstream: &TcpStream) -> io::Result<()> {
+    let mut start = [0; 10];
+    let early = match peek(upstream, &mut start) {
+        Peek::Nothing => false,
+        Peek::Closed => true,
+        Peek::Bytes(n) => n == start.len() && !(start.starts_with(b"HTTP/1.") && start[9] == b'1'),
+    };
+    if early { Err(io::Error::other(Interruption::EarlyResponse)) } else { Ok(()) }
+}
+
+/// Marks the calling thread as being in a call, until it is dropped.
+pub(super) struct CallGuard(());
+
+impl CallGuard {
+    pub(super) fn enter(
+        client: &Arc<TcpStream>,
+        seat: &Seat,
+        head_bytes: usize,
+        authorization: Option<Vec<u8>>,
+        fresh: bool,
+    ) -> CallGuard {
+        CALL.set(Some(Call {
+            client: Arc::clone(client),
+            seat: seat.clone(),
+            fresh,
+            authorization,
+            upstream: None,
+            answered: false,
+            buffered: 0,
+            // Percent-encoding may triple the target; a few fields are added.
+            head_room: head_bytes * 3 + 1024,
+            chunks: None,
+            malformed: None,
+        }));
+        CallGuard(())
+    }
+
+    /// Whether a byte of the request was sent.
+    pub(super) fn is_sent(&self) -> bool {
+        with(|call| call.upstream.is_some()).unwrap_or(false)
+    }
+
+    /// Whether any byte of a response has arrived.
+    pub(super) fn is_answered(&self) -> bool {
+        with(|call| call.answered).unwrap_or(false)
+    }
+
+    /// Whether bytes of the response are here, so that reading will not wait.
+    pub(super) fn has_buffered(&self) -> bool {
+        with(|call| call.buffered > 0).unwrap_or(false)
+    }
+
+    /// While the client lets us wait for its body: has the wrapped server answered meanwhile?
+    pub(super) fn watch(&self) -> io::Result<()> {
+        let upstream = with(|call| call.upstream.clone()).flatten();
+        upstream.map_or(Ok(()), |upstream| check_early(&upstream))
+    }
+
+    /// The connection in use.
+    pub(super) fn upstream(&self) -> Option<Arc<TcpStream>> {
+        with(|call| call.upstream.clone()).flatten()
+    }
+
+    /// From here on the response is chunked, and held to it strictly.
+    pub(super) fn follow_chunks(&self) {
+        with(|call| call.chunks = Some(Decoder::new()));
+    }
+
+    fn check_chunks(&self, ended: bool) -> io::Result<()> {
+        let wrong = with(|call| match (&call.malformed, &call.chunks) {
+            (Some(wrong), _) => Some(wrong.clone()),
+            (None, Some(chunks)) if ended && !chunks.is_done() => Some("it ended too early".to_owned()),
+            _ => None,
+        });
+        wrong.flatten().map_or(Ok(()), |wrong| Err(io::Error::other(wrong)))
+    }
+}
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        CALL.set(None);
+    }
+}
+
+/// The body of a response, of which nothing malformed is passed on.
+pub(super) struct Checked<'c, R> {
+    pub(super) call: &'c CallGuard,
+    pub(super) body: R,
+}
+
+impl<R: Read> Read for Checked<'_, R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n = self.body.read(out)?;
+        self.call.check_chunks(n == 0)?;
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_followed_in_any_pieces() {
+        let body = b"4\r\nWiki\r\n5;x=y\r\npedia\r\n0\r\nA: b\r\n\r\n";
+        for piece in 1..=body.len() {
+            let mut chunks = Decoder::new();
+            body.chunks(piece).for_each(|bytes| assert_eq!(follow(&mut chunks, bytes), Ok(())));
+            assert!(chunks.is_done(), "{piece}");
+            assert!(follow(&mut chunks, b"x").is_err());
+        }
+        assert!(follow(&mut Decoder::new(), b"+5\r\nhello\r\n").is_err());
+    }
+}
