@@ -58,7 +58,7 @@ impl Output {
     }
 
     /// Says that the process has ended, and waits until its last bytes have been handed on: up to
-    /// [`DRAIN`] if somebody else holds a pipe. The thread then ends by itself.
+    /// half a second if somebody else holds a pipe. The thread then ends by itself.
     pub fn finish(mut self) {
         self.ended = None;
         let _ = self.done.recv_timeout(DRAIN + DRAIN / 5);
