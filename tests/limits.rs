@@ -4,7 +4,7 @@
 mod binary;
 
 use binary::client::{Client, End};
-use binary::{IDLE, Reserved, Response, Server, Wire, eventually, ok, play};
+use binary::{IDLE, Reserved, Server, Wire, eventually, ok, play};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io::{ErrorKind, Read, Write};
@@ -175,13 +175,14 @@ fn with_all_connections_busy_the_next_is_refused_until_one_is_done() {
         client.request("GET", "/", "");
         upstream.push(arrived.recv_timeout(binary::PATIENCE).unwrap());
     }
-    for _ in 0..5 {
-        let mut client = Client::new(server.address);
-        assert_eq!(client.end(), End::Closed);
-        let answer = Response::parse(&client.buffer, "GET");
+    let mut refused: Vec<Client> = (0..5).map(|_| Client::new(server.address)).collect();
+    for client in &mut refused {
+        // Nobody closes a connection here, and still none of the five slips in.
+        let answer = client.response("GET");
         assert_eq!((answer.status, answer.code().as_str()), (503, "overloaded"));
         assert_eq!(answer.field("retry-after").as_deref(), Some("1"));
     }
+    drop(refused);
     upstream.pop().unwrap().write_all(&ok(b"done")).unwrap();
     // The connection is between requests now and makes room.
     let served = busy.iter_mut().position(|client| pause(&client.stream, Duration::from_millis(300)));

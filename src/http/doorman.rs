@@ -1,6 +1,6 @@
 //! The listener thread: one epoll loop over the listeners and every connection that waits — for a
 //! request, for the wrapped server, for its client to finish — so that waiting costs no thread.
-use super::conn::{Conn, Found, Role, Slot};
+use super::conn::{Conn, Found, Role};
 use super::door::Return;
 use super::error::HttpError;
 use super::head::HeadError;
@@ -16,27 +16,27 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// The wake-up's key in epoll, above every slab key in use; listeners stand right below it.
-const WAKE: u64 = u64::MAX;
-/// Connections taken from a listener at a time, so that one busy listener does not starve the rest.
-const ACCEPT_BATCH: usize = 64;
-/// How long accepting rests after the kernel refused (out of descriptors or memory).
-const ACCEPT_REST: Duration = Duration::from_millis(50);
+pub(super) const WAKE: u64 = u64::MAX;
+/// A pause after a failure that may last.
+const EPOLL_REST: Duration = Duration::from_millis(50);
 /// How often held requests are tried besides the wake-up: none can be forgotten.
 const HOLD_POLL: Duration = Duration::from_millis(50);
 /// How long an unfinished head may still take once we are ending.
 const DRAIN_HEAD: Duration = Duration::from_secs(1);
 
 pub(super) struct Doorman {
-    inbox: Receiver<Return>,
-    listeners: Vec<(TcpListener, Role)>,
-    waiting: WaitingRoom,
-    next_sweep: Instant,
-    accept_at: Option<Instant>,
-    draining: bool,
-    public: Arc<Pool>,
-    control: Arc<Pool>,
-    shared: Arc<Shared>,
-    scratch: Vec<u8>,
+    pub(super) inbox: Receiver<Return>,
+    pub(super) listeners: Vec<(TcpListener, Role)>,
+    pub(super) waiting: WaitingRoom,
+    pub(super) next_sweep: Instant,
+    pub(super) accept_at: Option<Instant>,
+    /// When accepting was last refused by the kernel.
+    pub(super) short_at: Option<Instant>,
+    pub(super) draining: bool,
+    pub(super) public: Arc<Pool>,
+    pub(super) control: Arc<Pool>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) scratch: Vec<u8>,
 }
 
 impl Doorman {
@@ -55,6 +55,7 @@ impl Doorman {
             waiting,
             next_sweep: Instant::now() + Duration::from_secs(1),
             accept_at: None,
+            short_at: None,
             draining: false,
             public,
             control,
@@ -65,18 +66,6 @@ impl Doorman {
         Ok(doorman)
     }
 
-    fn listen(&self, on: bool) -> io::Result<()> {
-        for (index, (listener, _)) in self.listeners.iter().enumerate() {
-            if on {
-                let event = EpollEvent::new(EpollFlags::EPOLLIN, WAKE - 1 - index as u64);
-                self.waiting.epoll.add(listener, event)?;
-            } else {
-                self.waiting.epoll.delete(listener)?;
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn run(mut self) {
         let mut events = [EpollEvent::empty(); 256];
         loop {
@@ -85,7 +74,7 @@ impl Doorman {
                 Err(nix::errno::Errno::EINTR) => 0,
                 Err(error) => {
                     log::error!("epoll_wait: {error}");
-                    std::thread::sleep(ACCEPT_REST);
+                    std::thread::sleep(EPOLL_REST);
                     0
                 }
             };
@@ -159,6 +148,9 @@ impl Doorman {
 
     /// Keeps a request for later, if there is room for its bytes.
     fn hold(&mut self, mut conn: Conn, time: Duration) {
+        if self.draining {
+            return self.refuse(conn, &HttpError::shutting_down());
+        }
         if self.waiting.held_bytes() + conn.buffer.len() > HELD_BYTES {
             self.shared.stats.shed.fetch_add(1, Ordering::Relaxed);
             self.refuse(conn, &HttpError::overloaded("too many requests are held"));
@@ -179,6 +171,11 @@ impl Doorman {
         let _ = self.listen(false);
         self.listeners.clear();
         self.accept_at = None;
+        for key in self.waiting.keys(|w| w.phase == Phase::Held) {
+            if let Some(waiting) = self.waiting.take(key) {
+                self.refuse(waiting.conn, &HttpError::shutting_down());
+            }
+        }
         let soon = Instant::now() + DRAIN_HEAD;
         for key in self.waiting.keys(|w| matches!(w.phase, Phase::Idle | Phase::Head)) {
             if self.waiting.phase(key) == Some(Phase::Head) {
@@ -198,61 +195,13 @@ impl Doorman {
     }
 
     /// Closes a connection because a bound is reached.
-    fn shed(&mut self, key: u64) {
+    pub(super) fn shed(&mut self, key: u64) {
         self.shared.stats.shed.fetch_add(1, Ordering::Relaxed);
         self.waiting.take(key);
     }
 
-    fn accept(&mut self, index: usize) {
-        for _ in 0..ACCEPT_BATCH {
-            let Some((listener, role)) = self.listeners.get(index) else { return };
-            let role = *role;
-            match listener.accept() {
-                Ok((stream, peer)) => {
-                    let stats = Arc::clone(&self.shared.stats);
-                    stats.accepted.fetch_add(1, Ordering::Relaxed);
-                    let full =
-                        stats.connections.load(Ordering::Relaxed) >= self.shared.limits.max_connections;
-                    let conn = Conn::new(stream, peer, role, Slot::take(&stats.connections));
-                    if full {
-                        match self.waiting.oldest(|w| w.phase != Phase::Held) {
-                            Some(oldest) => self.shed(oldest),
-                            None => {
-                                stats.shed.fetch_add(1, Ordering::Relaxed);
-                                self.refuse(conn, &HttpError::overloaded("too many connections are open"));
-                                continue;
-                            }
-                        }
-                    }
-                    // Its request is often here already.
-                    self.receive(conn, Phase::Head, Instant::now());
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => {
-                    self.shared.stats.accept_errors.fetch_add(1, Ordering::Relaxed);
-                    if is_shortage(&error) {
-                        self.rest(&error);
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Out of descriptors or memory: frees the longest waiting connection and tries again soon.
-    fn rest(&mut self, error: &io::Error) {
-        log::warn!("accept: {error}");
-        if let Some(oldest) = self.waiting.oldest(|w| w.phase != Phase::Held) {
-            self.shed(oldest);
-        }
-        let _ = self.listen(false);
-        let at = Instant::now() + ACCEPT_REST;
-        self.accept_at = Some(at);
-        self.next_sweep = self.next_sweep.min(at);
-    }
-
     /// Takes what a connection has to say, without waiting for it.
-    fn receive(&mut self, mut conn: Conn, phase: Phase, since: Instant) {
+    pub(super) fn receive(&mut self, mut conn: Conn, phase: Phase, since: Instant) {
         match conn.receive_now(&mut self.scratch) {
             Ok(Some(0)) | Err(_) => {}
             Ok(Some(_)) => self.examine(conn, since),
@@ -335,7 +284,7 @@ impl Doorman {
     }
 
     /// Writes an error without waiting for the client to read it, and closes.
-    fn refuse(&mut self, conn: Conn, error: &HttpError) {
+    pub(super) fn refuse(&mut self, conn: Conn, error: &HttpError) {
         let bytes = error.response().to_final_bytes();
         // A few hundred bytes fit into any socket's empty send buffer.
         let _ = conn.stream.set_nonblocking(true);
@@ -388,8 +337,4 @@ impl Doorman {
         let due = self.waiting.due().into_iter().chain(self.accept_at).min();
         self.next_sweep = due.map_or(now + polled, |due| due.min(now + polled));
     }
-}
-
-fn is_shortage(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }

@@ -37,6 +37,12 @@ impl HttpError {
         HttpError::new(503, "overloaded", message).with("retry-after", RETRY_AFTER_SECONDS.to_string())
     }
 
+    /// 503 with `Retry-After`: the server is about to end, and another may take its place.
+    pub fn shutting_down() -> Self {
+        HttpError::new(503, "shutting_down", "the server is shutting down")
+            .with("retry-after", RETRY_AFTER_SECONDS.to_string())
+    }
+
     /// 500 without detail: the detail goes to the log.
     pub fn internal() -> Self {
         HttpError::new(500, "internal", "the server failed to answer this request")

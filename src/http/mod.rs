@@ -6,6 +6,7 @@
 //!                  ^                                    │
 //!                  └──── idle, parked, closing ─────────┘
 //! ```
+mod accept;
 mod body;
 mod chunked;
 mod conn;
@@ -27,6 +28,7 @@ mod seat;
 mod server;
 mod slab;
 mod socket;
+mod surplus;
 #[cfg(test)]
 mod tests;
 mod waiting;

@@ -9,6 +9,7 @@ use super::limits::{Limits, QUEUE, THREAD_IDLE};
 use super::scan::{Scan, scan};
 use super::scheduling::become_batch_thread;
 use super::seat::{Crew, Seat, Stats, Streams};
+use super::surplus::Surplus;
 use crate::base::thread;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::io;
@@ -40,6 +41,8 @@ pub(super) struct Pool {
     /// Waiting threads less queued requests. Who queues a request takes one off at once, so that no
     /// two count on the same thread; below zero, requests wait that nobody is coming for.
     spare: AtomicIsize,
+    surplus: Surplus,
+    started: Instant,
     shared: Arc<Shared>,
 }
 
@@ -71,6 +74,8 @@ impl Pool {
             jobs,
             threads: AtomicUsize::new(0),
             spare: AtomicIsize::new(0),
+            surplus: Surplus::new(),
+            started: Instant::now(),
             shared,
         });
         for _ in 0..min {
@@ -82,7 +87,7 @@ impl Pool {
     /// Queues a connection with a complete head; gives it back when the queue is full.
     pub(super) fn submit(self: &Arc<Self>, conn: Conn) -> Result<(), Conn> {
         self.queue.try_send(conn).map_err(|full| full.into_inner())?;
-        self.spare.fetch_sub(1, Ordering::AcqRel);
+        self.surplus.note(self.spare.fetch_sub(1, Ordering::AcqRel) - 1);
         self.grow();
         Ok(())
     }
@@ -135,7 +140,7 @@ impl Pool {
         entered
     }
 
-    /// Lets a thread that has waited in vain end, unless it is one of the least number or a request
+    /// Lets a thread nobody seems to need end, unless it is one of the least number or a request
     /// counts on it.
     fn dismiss(&self) -> bool {
         let stopping = self.shared.stopping.load(Ordering::Relaxed);
@@ -198,6 +203,9 @@ impl Worker {
                         return;
                     }
                     self.pool.spare.fetch_add(1, Ordering::AcqRel);
+                    if self.pool.surplus.should_leave(self.pool.started.elapsed()) && self.pool.dismiss() {
+                        return;
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) if !self.pool.dismiss() => {}
                 Err(_) => return,

@@ -204,22 +204,27 @@ fn draining_serves_what_has_arrived_and_ends_what_is_silent() {
     let mut silent = connect(address);
     let mut begun = connect(address);
     begun.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+    let mut held = connect(address);
+    ask(&mut held, "/hold");
+    eventually("it is held", || server.stats().held.load(Ordering::Relaxed) == 1);
     let mut busy = connect(address);
     ask(&mut busy, "/gate");
     eventually("all are known", || {
-        server.stats().accepted.load(Ordering::Relaxed) == 4 && service.at_gate.load(Ordering::Relaxed) == 1
+        server.stats().accepted.load(Ordering::Relaxed) == 5 && service.at_gate.load(Ordering::Relaxed) == 1
     });
     let drained = std::thread::scope(|scope| {
         let drain = scope.spawn(|| server.drain(PATIENCE));
         assert_eq!(rest(&mut silent).unwrap(), "");
         assert!(rest(&mut idle).unwrap().ends_with("fine"));
+        let refused = rest(&mut held).unwrap();
+        assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("shutting_down"), "{refused}");
         begun.write_all(b"Host: h\r\n\r\n").unwrap();
         let late = rest(&mut begun).unwrap();
         assert!(late.contains("connection: close\r\n") && late.ends_with("fine"), "{late}");
         assert!(TcpStream::connect(address).is_err(), "nobody listens");
         service.gate.open();
         assert!(rest(&mut busy).unwrap().ends_with("fine"));
-        drop((silent, idle, begun, busy));
+        drop((silent, idle, held, begun, busy));
         drain.join().unwrap()
     });
     assert!(drained);
