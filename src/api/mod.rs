@@ -2,6 +2,7 @@
 mod control;
 mod files;
 mod gate;
+mod logs;
 mod query;
 mod route;
 mod status;
@@ -41,6 +42,14 @@ pub struct About {
     pub port: u16,
 }
 
+/// How a request was answered.
+enum Answer {
+    /// With this, which is still to be sent.
+    Response(Response),
+    /// Already, or not at all.
+    Served(Served),
+}
+
 impl Api {
     /// Answers a control request; `path` is what follows `/_frag`, with its slash.
     ///
@@ -48,25 +57,30 @@ impl Api {
     /// Every refusal of the gate, the routes and what they do.
     pub fn serve(&self, exchange: &mut Exchange<'_>, path: &[u8]) -> Result<Served, HttpError> {
         match self.answer(exchange, path) {
-            Ok(None) => Ok(Served::Gone),
-            Ok(Some(response)) => match exchange.respond(response.with("cache-control", NOT_STORED)) {
-                Ok(()) => Ok(Served::Done),
-                Err(_) => Ok(Served::Gone),
-            },
+            Ok(Answer::Served(served)) => Ok(served),
+            Ok(Answer::Response(response)) => {
+                match exchange.respond(response.with("cache-control", NOT_STORED)) {
+                    Ok(()) => Ok(Served::Done),
+                    Err(_) => Ok(Served::Gone),
+                }
+            }
             Err(error) => Err(error.with("cache-control", NOT_STORED)),
         }
     }
 
-    /// The answer; none when the client left before it was there.
-    fn answer(&self, exchange: &mut Exchange<'_>, path: &[u8]) -> Result<Option<Response>, HttpError> {
+    fn answer(&self, exchange: &mut Exchange<'_>, path: &[u8]) -> Result<Answer, HttpError> {
         let method = exchange.head().method();
         self.gate.check_listener(exchange)?;
         let route = route(method, path);
         self.gate.check(exchange, route.as_ref().map_or_else(RouteError::access, Route::access))?;
-        Ok(Some(match route? {
+        Ok(Answer::Response(match route? {
             Route::Status => status::status(self, exchange)?,
             Route::Health => status::health(),
-            Route::Await => return status::wait_ready(self, exchange),
+            Route::Await => match status::wait_ready(self, exchange)? {
+                Some(response) => response,
+                None => return Ok(Answer::Served(Served::Gone)),
+            },
+            Route::Logs => return logs::serve(self, exchange).map(Answer::Served),
             route @ (Route::Restart | Route::Start | Route::Stop | Route::Interrupt) => {
                 control::act(self, exchange, &route)?
             }

@@ -11,6 +11,8 @@ pub enum Route<'p> {
     Await,
     /// `GET /health`
     Health,
+    /// `GET /logs`
+    Logs,
     /// `POST /restart`
     Restart,
     /// `POST /interrupt`
@@ -86,6 +88,7 @@ pub fn route(method: Method, path: &[u8]) -> Result<Route<'_>, RouteError> {
         b"/status" => (Route::Status, READ),
         b"/await" => (Route::Await, READ),
         b"/health" => (Route::Health, READ),
+        b"/logs" => (Route::Logs, READ),
         b"/restart" => (Route::Restart, ACT),
         b"/interrupt" => (Route::Interrupt, ACT),
         b"/stop" => (Route::Stop, ACT),
@@ -119,6 +122,7 @@ mod tests {
             ("/status", &[Get, Head], Route::Status),
             ("/await", &[Get, Head], Route::Await),
             ("/health", &[Get, Head], Route::Health),
+            ("/logs", &[Get, Head], Route::Logs),
             ("/restart", &[Post], Route::Restart),
             ("/interrupt", &[Post], Route::Interrupt),
             ("/stop", &[Post], Route::Stop),

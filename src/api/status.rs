@@ -113,6 +113,9 @@ pub(super) fn wait_for(
         if ready || left.is_zero() || hopeless(api.supervisor.status().state) {
             return Ok(true);
         }
+        if exchange.stopping().is_set() {
+            return Ok(true);
+        }
         if peer_gone(exchange.client()) {
             return Ok(false);
         }

@@ -3,5 +3,6 @@ pub mod atomic_file;
 pub mod id;
 pub mod lock;
 pub mod ring;
+pub mod stop;
 pub mod thread;
 pub mod time;

@@ -7,6 +7,7 @@ use super::limits::Limits;
 use super::rate::MinimumRate;
 use super::response::{Body, CopyError, Delimiter, Progress, Response, ResponseWriter, field, status_line};
 use super::seat::Seat;
+use crate::base::stop::StopToken;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -72,6 +73,7 @@ pub struct Exchange<'c> {
     body: BodyState,
     progress: Progress,
     close: bool,
+    stopping: &'c StopToken,
 }
 
 impl std::fmt::Debug for Exchange<'_> {
@@ -87,11 +89,11 @@ impl<'c> Exchange<'c> {
         seat: &'c Seat,
         limits: &'c Limits,
         scratch: &'c mut Scratch,
-        close: bool,
+        stopping: &'c StopToken,
     ) -> Exchange<'c> {
         let body = BodyState::of(&head, limits.min_rate);
-        let close = close || !head.keep_alive();
-        Exchange { head, conn, seat, limits, scratch, body, progress: Progress::None, close }
+        let close = stopping.is_set() || !head.keep_alive();
+        Exchange { head, conn, seat, limits, scratch, body, progress: Progress::None, close, stopping }
     }
 
     /// The request's head.
@@ -122,6 +124,17 @@ impl<'c> Exchange<'c> {
     /// The bounds of the front.
     pub fn limits(&self) -> &Limits {
         self.limits
+    }
+
+    /// Whether the server is ending: what has no end of its own ends now.
+    pub fn stopping(&self) -> &'c StopToken {
+        self.stopping
+    }
+
+    /// What the client sent behind the request's head, when the connection is to carry another
+    /// protocol: the caller has the socket from here on and answers [`Served::Gone`] at its end.
+    pub fn take_ahead(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.conn.buffer)
     }
 
     /// When this request was first held, if it was.
@@ -238,7 +251,7 @@ impl<'e> ResponseHeadWriter<'e, '_> {
     /// Ends the head and opens the body: of this length, or of a length its end will tell. Nothing is
     /// written until the first piece of body, a flush or the finish.
     pub fn body(self, length: Option<u64>) -> ResponseWriter<'e> {
-        let Exchange { head, conn, seat, limits, scratch, body, progress, close } = self.exchange;
+        let Exchange { head, conn, seat, limits, scratch, body, progress, close, .. } = self.exchange;
         let bodiless = head.method() == Method::Head || matches!(self.status, 204 | 304);
         let delimiter = match length {
             _ if bodiless => Delimiter::None,

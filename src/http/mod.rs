@@ -28,6 +28,7 @@ mod seat;
 mod server;
 mod slab;
 mod socket;
+pub mod sse;
 mod surplus;
 #[cfg(test)]
 mod tests;

@@ -10,12 +10,13 @@ use super::scan::{Scan, scan};
 use super::scheduling::become_batch_thread;
 use super::seat::{Crew, Seat, Stats, Streams};
 use super::surplus::Surplus;
+use crate::base::stop::StopToken;
 use crate::base::thread;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// What both pools and the listener thread share.
@@ -26,7 +27,7 @@ pub(super) struct Shared {
     pub(super) streams: Arc<Streams>,
     pub(super) door: Door,
     /// Responses end their connections, threads end when idle.
-    pub(super) stopping: AtomicBool,
+    pub(super) stopping: StopToken,
 }
 
 /// A pool of threads and its queue.
@@ -143,7 +144,7 @@ impl Pool {
     /// Lets a thread nobody seems to need end, unless it is one of the least number or a request
     /// counts on it.
     fn dismiss(&self) -> bool {
-        let stopping = self.shared.stopping.load(Ordering::Relaxed);
+        let stopping = self.shared.stopping.is_set();
         let one_less = |now: isize| (now > 0).then_some(now - 1);
         if self.spare.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less).is_err() {
             return false;
@@ -277,7 +278,7 @@ impl Worker {
                 };
             }
         };
-        let stopping = self.shared.stopping.load(Ordering::Relaxed);
+        let stopping = &self.shared.stopping;
         let (limits, scratch) = (&self.shared.limits, &mut self.scratch);
         let mut exchange = Exchange::new(head, conn, &self.seat, limits, scratch, stopping);
         let service = &self.shared.service;

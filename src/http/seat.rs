@@ -58,12 +58,13 @@ pub(super) struct Streams {
     max: usize,
     next: AtomicU64,
     slow: Mutex<HashMap<u64, Stream>>,
+    tunnels: Mutex<HashMap<u64, Weak<TcpStream>>>,
     stats: Arc<Stats>,
 }
 
 impl Streams {
     pub(super) fn new(max: usize, stats: Arc<Stats>) -> Self {
-        Streams { max, next: AtomicU64::new(1), slow: Mutex::new(HashMap::new()), stats }
+        Streams { max, next: AtomicU64::new(1), slow: Mutex::default(), tunnels: Mutex::default(), stats }
     }
 
     /// Counts a slow request; over the bound the slowest of them is cut to make room.
@@ -101,8 +102,18 @@ impl Streams {
         self.stats.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit).is_ok()
     }
 
+    /// Closes the clients' ends of all tunnels: nothing else would end them.
+    pub(super) fn end_tunnels(&self) {
+        let sockets: Vec<_> = lock(&self.tunnels).values().filter_map(Weak::upgrade).collect();
+        for socket in sockets {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
     fn release(&self, key: u64) {
-        lock(&self.slow).remove(&key);
+        if lock(&self.slow).remove(&key).is_none() {
+            lock(&self.tunnels).remove(&key);
+        }
         self.stats.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -212,6 +223,21 @@ impl Seat {
             }
             inner.place.set(Place::Stream(0));
             inner.crew.left();
+        }
+        Ok(())
+    }
+
+    /// The connection becomes a tunnel: long-lived, and closed when the server ends.
+    ///
+    /// # Errors
+    /// As for [`leave_pool`](Self::leave_pool).
+    pub fn become_tunnel(&self) -> Result<(), HttpError> {
+        self.leave_pool()?;
+        let inner = &*self.0;
+        if inner.place.get() == Place::Stream(0) {
+            let key = inner.streams.next.fetch_add(1, Ordering::Relaxed);
+            lock(&inner.streams.tunnels).insert(key, inner.socket.borrow().clone());
+            inner.place.set(Place::Stream(key));
         }
         Ok(())
     }

@@ -6,11 +6,12 @@ use super::exchange::Service;
 use super::limits::{CONTROL_THREADS, Limits};
 use super::pool::{CONTROL, Pool, Shared};
 use super::seat::{Stats, Streams};
+use crate::base::stop::StopToken;
 use crate::base::thread;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -60,7 +61,7 @@ impl Server {
         let (door, inbox) = Door::open()?;
         let streams = Arc::new(Streams::new(limits.max_streams, Arc::clone(&stats)));
         let (min, max) = (limits.threads_min, limits.threads_max);
-        let stopping = AtomicBool::new(false);
+        let stopping = StopToken::default();
         let shared = Arc::new(Shared { service, limits, stats, streams, door, stopping });
         let public = Pool::start("worker", min, max, Arc::clone(&shared))?;
         let control = Pool::start(CONTROL, 1, CONTROL_THREADS, Arc::clone(&shared))?;
@@ -79,11 +80,12 @@ impl Server {
         &self.shared.stats
     }
 
-    /// Accepts no more, lets every response end its connection, and waits until all are closed, for
-    /// at most `grace`. True when none was cut.
+    /// Accepts no more, ends the tunnels, lets every response end its connection, and waits until all
+    /// are closed, for at most `grace`. True when none was cut.
     pub fn drain(&self, grace: Duration) -> bool {
-        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.shared.stopping.set();
         self.shared.door.send(Return::Drain);
+        self.shared.streams.end_tunnels();
         let deadline = Instant::now() + grace;
         while self.shared.stats.connections.load(Ordering::Relaxed) > 0 {
             if Instant::now() >= deadline {
@@ -97,7 +99,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.shared.stopping.set();
         self.shared.door.send(Return::Stop);
         if let Some(doorman) = self.doorman.take() {
             let _ = doorman.join();

@@ -1,5 +1,6 @@
 //! The call a thread is in. The HTTP client hands its transport no context, so what the transport and
 //! the relay tell each other is kept in a thread-local: a call never leaves its thread.
+use crate::base::stop::StopToken;
 use crate::http::{Decoder, Peek, Seat, peek};
 use std::cell::RefCell;
 use std::fmt;
@@ -14,6 +15,8 @@ pub(super) enum Interruption {
     ClientGone,
     /// The wrapped server answered (or closed) while the request's body was being sent.
     EarlyResponse,
+    /// We are ending, and the response has no end of its own.
+    Ending,
 }
 
 impl Interruption {
@@ -27,6 +30,7 @@ impl fmt::Display for Interruption {
         f.write_str(match self {
             Interruption::ClientGone => "the client has gone",
             Interruption::EarlyResponse => "the wrapped server answered before the request was sent",
+            Interruption::Ending => "the server is ending",
         })
     }
 }
@@ -49,6 +53,8 @@ pub(super) struct Call {
     pub(super) buffered: usize,
     /// Room the request's head may need in one piece.
     pub(super) head_room: usize,
+    /// Tells that we are ending; there only while the response has no end of its own.
+    stopping: Option<StopToken>,
     /// Follows a chunked response beside the HTTP client, which is lenient.
     chunks: Option<Decoder>,
     /// What was wrong with its chunks.
@@ -114,6 +120,12 @@ pub(super) fn check_early(upstream: &TcpStream) -> io::Result<()> {
     if early { Err(io::Error::other(Interruption::EarlyResponse)) } else { Ok(()) }
 }
 
+/// Before more of a response is read: an event stream ends when we do.
+pub(super) fn check_ending() -> io::Result<()> {
+    let ending = with(|call| call.stopping.as_ref().is_some_and(StopToken::is_set));
+    if ending == Some(true) { Err(io::Error::other(Interruption::Ending)) } else { Ok(()) }
+}
+
 /// Marks the calling thread as being in a call, until it is dropped.
 pub(super) struct CallGuard(());
 
@@ -137,6 +149,7 @@ impl CallGuard {
             head_room: head_bytes * 3 + 1024,
             chunks: None,
             malformed: None,
+            stopping: None,
         }));
         CallGuard(())
     }
@@ -170,6 +183,11 @@ impl CallGuard {
     /// From here on the response is chunked, and held to it strictly.
     pub(super) fn follow_chunks(&self) {
         with(|call| call.chunks = Some(Decoder::new()));
+    }
+
+    /// The response is an event stream: it ends when we do.
+    pub(super) fn end_with(&self, stopping: &StopToken) {
+        with(|call| call.stopping = Some(stopping.clone()));
     }
 
     fn check_chunks(&self, ended: bool) -> io::Result<()> {

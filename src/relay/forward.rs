@@ -1,10 +1,11 @@
 //! One request through to the wrapped server and its response back; what to do when that fails.
 use super::call::{CallGuard, Checked, Interruption};
-use super::early;
 use super::failure;
 use super::headers;
+use super::raw;
 use super::target;
 use super::turn::Turns;
+use super::upgrade;
 use super::upstream::Upstream;
 use crate::http::{BodyError, CopyError, Exchange, Framing, HttpError, Length, Method, Served, body_length};
 use crate::supervisor::{InFlight, NotReady, State, Supervisor};
@@ -68,7 +69,7 @@ thread_local! {
 }
 
 /// How an attempt ended without an answer for the client.
-enum Failure {
+pub(super) enum Failure {
     /// The client has gone.
     Gone,
     /// An error that repeating cannot mend.
@@ -187,6 +188,9 @@ impl Relay {
     }
 
     fn attempt(&self, exchange: &mut Exchange<'_>, flight: &InFlight) -> Result<(), Failure> {
+        if exchange.head().is_upgrade() && !exchange.head().has_body() {
+            return upgrade::serve(exchange, flight.upstream, || flight.leave());
+        }
         let client = self.client(flight).map_err(Failure::Final)?;
         let head = exchange.head();
         let mut request = Request::new(());
@@ -227,7 +231,7 @@ impl Relay {
                 let Some(upstream) = call.upstream() else {
                     return Err(Failure::Final(HttpError::internal()));
                 };
-                early::relay(exchange, &upstream).map_err(|e| e.map_or(Failure::Gone, Failure::Final))
+                raw::relay(exchange, &upstream).map_err(|e| e.map_or(Failure::Gone, Failure::Final))
             }
             Err(error) => Err(classify(&call, error, repeatable)),
         }
@@ -263,6 +267,9 @@ fn respond(
             looked = Some(body.read(&mut first).map_err(|error| broken(&error))?);
         }
     }
+    if fields.get("content-type").is_some_and(|t| t.as_bytes().starts_with(b"text/event-stream")) {
+        call.end_with(exchange.stopping());
+    }
     let mut head = exchange.begin(parts.status.as_u16());
     let raw = || fields.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
     for (name, value) in headers::for_response(raw) {
@@ -281,6 +288,10 @@ fn respond(
     match copied {
         Ok(()) => writer.finish().map_err(|_| Failure::Gone),
         Err(CopyError::Write(_)) => Err(Failure::Gone),
+        // A clean end, after which its client connects again, to whoever is here then.
+        Err(CopyError::Read(error)) if Interruption::of(&error) == Some(Interruption::Ending) => {
+            writer.finish().map_err(|_| Failure::Gone)
+        }
         Err(CopyError::Read(error)) => Err(broken(&error)),
     }
 }

@@ -1,12 +1,14 @@
 //! Floor 4: passes requests to the wrapped server and its responses back, both streamed.
 mod buffers;
 mod call;
-mod early;
 mod failure;
 mod forward;
 mod headers;
+mod raw;
 mod target;
+mod tunnel;
 mod turn;
+mod upgrade;
 mod upstream;
 
 pub use failure::FailureReport;

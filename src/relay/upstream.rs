@@ -25,15 +25,21 @@ impl Connector<()> for Upstream {
         _: &ConnectionDetails<'_>,
         _: Option<()>,
     ) -> Result<Option<UpstreamTransport>, ureq::Error> {
-        let stream = TcpStream::connect_timeout(&self.0, CONNECT_TIMEOUT)?;
-        // TCP allows a socket to meet itself when nobody listens on a port from the ephemeral range.
-        if stream.local_addr()? == self.0 {
-            return Err(io::Error::from(ErrorKind::ConnectionRefused).into());
-        }
-        stream.set_nodelay(true)?;
-        set_read_tick(&stream)?;
-        Ok(Some(UpstreamTransport { stream: Arc::new(stream), buffers: RelayBuffers::default() }))
+        let stream = Arc::new(connect(self.0)?);
+        Ok(Some(UpstreamTransport { stream, buffers: RelayBuffers::default() }))
     }
+}
+
+/// A connection to the wrapped server whose reads and writes return after a tick.
+pub(super) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
+    // TCP allows a socket to meet itself when nobody listens on a port from the ephemeral range.
+    if stream.local_addr()? == address {
+        return Err(ErrorKind::ConnectionRefused.into());
+    }
+    stream.set_nodelay(true)?;
+    set_read_tick(&stream)?;
+    Ok(stream)
 }
 
 /// One connection to the wrapped server.
@@ -100,6 +106,7 @@ impl UpstreamTransport {
             return Err(io::Error::other("a line of the wrapped server's answer is too long"));
         }
         loop {
+            call::check_ending()?;
             match (&*self.stream).read(self.buffers.free()) {
                 Ok(n) => return Ok(n),
                 Err(e) if is_not_yet(&e) => self.tick(false, deadline)?,

@@ -3,6 +3,7 @@
 //!
 //! Lock order: `child` and `observers` are leaves, never held together. Signals go out without
 //! `child`: a [`Pid`] never means another process, so that a busy process table holds up no request.
+use std::cell::Cell;
 use std::fmt;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -155,7 +156,8 @@ impl Shared {
         match (child.state, child.upstream) {
             (State::Ready, Some(upstream)) => {
                 child.in_flight += 1;
-                Ok(InFlight { generation: child.generation, upstream, shared: Arc::clone(self) })
+                let left = Cell::new(false);
+                Ok(InFlight { generation: child.generation, upstream, shared: Arc::clone(self), left })
             }
             (state, _) => Err(NotReady { state }),
         }
@@ -189,6 +191,7 @@ pub struct InFlight {
     /// Where it listens.
     pub upstream: SocketAddr,
     shared: Arc<Shared>,
+    left: Cell<bool>,
 }
 
 impl fmt::Debug for InFlight {
@@ -197,8 +200,13 @@ impl fmt::Debug for InFlight {
     }
 }
 
-impl Drop for InFlight {
-    fn drop(&mut self) {
+impl InFlight {
+    /// It is no longer a request that a restart waits for: it has become something that may last for
+    /// ever. Dropping does the same.
+    pub fn leave(&self) {
+        if self.left.replace(true) {
+            return;
+        }
         let mut child = lock(&self.shared.child);
         // A leaver from an earlier life is not counted in this one.
         if child.generation != self.generation {
@@ -210,5 +218,11 @@ impl Drop for InFlight {
         if last {
             self.shared.send(Message::Drained);
         }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.leave();
     }
 }

@@ -1,9 +1,10 @@
-//! A response that arrives while the request's body is still being sent (413, 401, …): read from the
-//! raw connection, passed on, and both connections end.
+//! A response read from a raw connection, past the HTTP client: one that arrives while the request's
+//! body is still being sent (413, 401, …), or the answer to an upgrade. Both connections end with it.
 use super::forward::bad_gateway;
 use super::headers;
 use crate::http::{
-    CopyError, Decoder, Exchange, HttpError, IO_TICK, Length, Readiness, read_response_head, wait,
+    CopyError, Decoder, Exchange, HttpError, IO_TICK, Length, Readiness, ResponseHead, read_response_head,
+    wait,
 };
 use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
@@ -85,27 +86,61 @@ impl Read for UntilReset<'_> {
     }
 }
 
-/// Passes the response on; `Err(None)` when the client has gone.
-pub(super) fn relay(exchange: &mut Exchange<'_>, upstream: &TcpStream) -> Result<(), Option<HttpError>> {
-    let client = Arc::clone(exchange.client());
-    let failed =
-        |what: &str| Some(bad_gateway("upstream_failed", &format!("the wrapped server failed: {what}")));
-    let mut raw = Raw { upstream, client: &client, buffer: Vec::new() };
-    let head = loop {
+/// The head of such a response, and the connection behind it.
+pub(super) struct Answer<'u> {
+    head: ResponseHead,
+    raw: Raw<'u>,
+}
+
+impl Answer<'_> {
+    /// Whether the wrapped server agreed to another protocol.
+    pub(super) fn switches(&self) -> bool {
+        self.head.status == 101
+    }
+
+    /// The head and what was read behind it, byte for byte.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.raw.buffer
+    }
+}
+
+fn failed(what: &str) -> Option<HttpError> {
+    Some(bad_gateway("upstream_failed", &format!("the wrapped server failed: {what}")))
+}
+
+/// Reads the head of the final answer; `Err(None)` when the client has gone.
+pub(super) fn read_answer<'u>(
+    upstream: &'u TcpStream,
+    client: &'u TcpStream,
+) -> Result<Answer<'u>, Option<HttpError>> {
+    let mut raw = Raw { upstream, client, buffer: Vec::new() };
+    loop {
         match read_response_head(&raw.buffer).map_err(failed)? {
             Some(head) if head.status < 200 && head.status != 101 => drop(raw.buffer.drain(..head.bytes)),
-            Some(head) => break head,
+            Some(head) => return Ok(Answer { head, raw }),
             None => match raw.fill() {
-                Ok(0) => return Err(failed("it closed the connection before the request was sent")),
+                Ok(0) => return Err(failed("it closed the connection without an answer")),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => return Err(None),
                 Err(error) => return Err(failed(&error.to_string())),
             },
         }
-    };
-    if head.status == 101 {
+    }
+}
+
+/// Passes an early response on; `Err(None)` when the client has gone.
+pub(super) fn relay(exchange: &mut Exchange<'_>, upstream: &TcpStream) -> Result<(), Option<HttpError>> {
+    let client = Arc::clone(exchange.client());
+    let answer = read_answer(upstream, &client)?;
+    if answer.switches() {
         return Err(failed("it switched protocols without being asked"));
     }
+    pass_on(exchange, answer)
+}
+
+/// Passes the response on; `Err(None)` when the client has gone.
+pub(super) fn pass_on(exchange: &mut Exchange<'_>, answer: Answer<'_>) -> Result<(), Option<HttpError>> {
+    let Answer { head, mut raw } = answer;
     raw.buffer.drain(..head.bytes);
     exchange.close_after();
     let mut out = exchange.begin(head.status);

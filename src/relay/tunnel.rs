@@ -1,0 +1,145 @@
+//! A connection that became another protocol's (WebSocket): bytes pass both ways untouched, each way
+//! ends by itself, and an idle tunnel holds no buffer.
+use crate::http::Seat;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recv, send};
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
+
+/// The buffer of a read begins with this many bytes …
+const PIECE_BYTES: usize = 4 * 1024;
+/// … and grows to this many while reads fill it.
+const PIECE_BYTES_MAX: usize = 64 * 1024;
+/// After this long without a byte the grown buffer is given back.
+const IDLE_MS: u16 = 5000;
+
+/// One way of a tunnel.
+struct Way<'s> {
+    from: &'s TcpStream,
+    to: &'s TcpStream,
+    /// Read and not yet sent.
+    pending: Vec<u8>,
+    sent: usize,
+    /// `from` has ended.
+    ended: bool,
+    /// `to` was told so.
+    closed: bool,
+}
+
+impl<'s> Way<'s> {
+    fn new(from: &'s TcpStream, to: &'s TcpStream, pending: Vec<u8>) -> Way<'s> {
+        Way { from, to, pending, sent: 0, ended: false, closed: false }
+    }
+
+    fn wants_to_read(&self) -> bool {
+        !self.ended && self.pending.is_empty()
+    }
+
+    fn wants_to_write(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Reads a piece and sends what the other side takes of it; the number of bytes read.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match recv(self.from.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(0) => {
+                self.ended = true;
+                self.close_if_done();
+                Ok(0)
+            }
+            Ok(n) => {
+                let sent = self.send(&buffer[..n])?;
+                if sent < n {
+                    self.pending = buffer[sent..n].to_vec();
+                    self.sent = 0;
+                }
+                Ok(n)
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        self.sent += self.send(&self.pending[self.sent..])?;
+        if self.sent == self.pending.len() {
+            self.pending = Vec::new();
+            self.sent = 0;
+            self.close_if_done();
+        }
+        Ok(())
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        match send(self.to.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
+            Ok(n) => Ok(n),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// The end of one side is the end of what we send to the other, and of nothing else.
+    fn close_if_done(&mut self) {
+        if self.ended && self.pending.is_empty() && !self.closed {
+            self.closed = true;
+            let _ = self.to.shutdown(Shutdown::Write);
+        }
+    }
+}
+
+/// Carries bytes until both ways have ended or one side failed. What was read ahead of the switch goes
+/// first.
+pub(super) fn carry(
+    client: &TcpStream,
+    upstream: &TcpStream,
+    seat: &Seat,
+    from_client: Vec<u8>,
+    from_upstream: Vec<u8>,
+) -> io::Result<()> {
+    let mut up = Way::new(client, upstream, from_client);
+    let mut down = Way::new(upstream, client, from_upstream);
+    let mut buffer = vec![0; PIECE_BYTES];
+    while !(up.closed && down.closed) {
+        let timeout = if buffer.len() > PIECE_BYTES { PollTimeout::from(IDLE_MS) } else { PollTimeout::NONE };
+        let mut both = [
+            PollFd::new(client.as_fd(), interest(&up, &down)),
+            PollFd::new(upstream.as_fd(), interest(&down, &up)),
+        ];
+        match poll(&mut both, timeout) {
+            Ok(0) => {
+                buffer = vec![0; PIECE_BYTES];
+                continue;
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let [client_events, upstream_events] = both.map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR));
+        for (way, from, to) in
+            [(&mut up, client_events, upstream_events), (&mut down, upstream_events, client_events)]
+        {
+            if way.wants_to_write() && !to.is_empty() {
+                way.write()?;
+            } else if way.wants_to_read() && !from.is_empty() {
+                let n = way.read(&mut buffer)?;
+                seat.moved(n);
+                if n == buffer.len() && n < PIECE_BYTES_MAX {
+                    buffer.resize(n * 4, 0);
+                }
+            } else if from.contains(PollFlags::POLLERR) {
+                // Nobody would read this end's failure: it would wake us for ever.
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What to wait for on the side that `out` reads from and `back` writes to.
+fn interest(out: &Way<'_>, back: &Way<'_>) -> PollFlags {
+    let mut flags = PollFlags::empty();
+    flags.set(PollFlags::POLLIN, out.wants_to_read());
+    flags.set(PollFlags::POLLOUT, back.wants_to_write());
+    flags
+}
