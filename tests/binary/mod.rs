@@ -5,7 +5,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -364,6 +364,10 @@ pub struct Wire {
 
 impl Wire {
     pub fn accept(listener: &TcpListener) -> Wire {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        let mut watched = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+        let patience = PollTimeout::from(PATIENCE.as_millis() as u16);
+        assert_eq!(poll(&mut watched, patience), Ok(1), "nobody connects");
         Wire::new(listener.accept().unwrap().0)
     }
 
