@@ -118,7 +118,7 @@ mod tests {
     fn every_route_takes_its_methods_and_no_other() {
         use Method::*;
         let all = [Get, Head, Post, Put, Delete, Options, Patch, Other];
-        let cases: [(&str, &[Method], Route<'_>); 11] = [
+        let cases: [(&str, &[Method], Route<'_>); 12] = [
             ("/status", &[Get, Head], Route::Status),
             ("/await", &[Get, Head], Route::Await),
             ("/health", &[Get, Head], Route::Health),
