@@ -16,7 +16,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Descriptors for ourselves: listeners, pipes, uploads, logs. The rest is for connections, two each.
 const OWN_DESCRIPTORS: u64 = 64;
@@ -87,6 +88,8 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     let user = child_user(&config)?;
     // Before the limit on descriptors is raised: children get the old one.
     let processes = Processes::start().map_err(tried("starting to look after processes"))?;
+    // As early as can be: the kernel drops a signal to PID 1 that has no handler yet.
+    let signals = Signals::take(processes.clone())?;
     let mut limits = config.limits.clone();
     limits.max_connections = raise_descriptor_limit(limits.max_connections);
     let listeners = listen(&config)?;
@@ -98,6 +101,7 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     let root = Arc::new(open_root(&config)?);
     let supervisor =
         supervisor::start(spec(&config, user), processes).map_err(tried("starting the supervisor"))?;
+    signals.now_for(&supervisor);
     let app = Arc::new(App {
         api: api(&config, supervisor.clone(), Arc::clone(&root)),
         relay: Relay::new(supervisor.clone(), relay_settings(&config)),
@@ -105,10 +109,9 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     let server = Server::start(listeners, app, limits, Arc::new(Stats::default()))
         .map_err(tried("starting the front"))?;
     resume_held_requests(&server, &supervisor);
-    let terminate = take_signals(&supervisor)?;
     sweep_in_background(root);
     announce(&config, &addresses);
-    Ok(wait_and_stop(&config, &terminate, &server, &supervisor))
+    Ok(wait_and_stop(&config, &signals, &server, &supervisor))
 }
 
 fn listen(config: &Config) -> Result<Vec<(TcpListener, Role)>, StartError> {
@@ -205,26 +208,51 @@ fn resume_held_requests(server: &Server, supervisor: &Supervisor) {
     }));
 }
 
-/// The channel that tells of the first SIGTERM or SIGINT; the second ends everything at once.
-fn take_signals(supervisor: &Supervisor) -> Result<Receiver<()>, StartError> {
-    let (terminate, terminated) = bounded(1);
-    let (killed, forwarded) = (supervisor.clone(), supervisor.clone());
-    install_signals(
-        move |count| {
-            if count == 1 {
-                let _ = terminate.try_send(());
-            } else {
+/// What the program's signals do.
+struct Signals {
+    /// Told of the first SIGTERM or SIGINT.
+    terminated: Receiver<()>,
+    /// There was a second one, which ends everything at once.
+    forced: Arc<AtomicBool>,
+    /// Whose server the others are for, once there is one.
+    supervisor: Arc<OnceLock<Supervisor>>,
+}
+
+impl Signals {
+    fn take(processes: Processes) -> Result<Signals, StartError> {
+        let (terminate, terminated) = bounded(1);
+        let signals = Signals { terminated, forced: Arc::default(), supervisor: Arc::default() };
+        let (forced, ended) = (Arc::clone(&signals.forced), Arc::clone(&signals.supervisor));
+        let forwarded = Arc::clone(&signals.supervisor);
+        install_signals(
+            move |count| {
+                if count == 1 {
+                    let _ = terminate.try_send(());
+                    return;
+                }
+                forced.store(true, Ordering::Release);
                 log::warn!("told to end again: killing everything");
-                killed.kill_now();
+                match ended.get() {
+                    Some(supervisor) => supervisor.kill_now(),
+                    None => processes.kill_everything(),
+                }
                 // The orderly end is under way on other threads and is what is to be cut short.
                 #[allow(clippy::exit)]
                 std::process::exit(1);
-            }
-        },
-        move |signal| forwarded.forward_signal(signal),
-    )
-    .map_err(tried("taking the signals"))?;
-    Ok(terminated)
+            },
+            move |signal| {
+                if let Some(supervisor) = forwarded.get() {
+                    supervisor.forward_signal(signal);
+                }
+            },
+        )
+        .map_err(tried("taking the signals"))?;
+        Ok(signals)
+    }
+
+    fn now_for(&self, supervisor: &Supervisor) {
+        let _ = self.supervisor.set(supervisor.clone());
+    }
 }
 
 /// What an upload that was killed in the middle left behind is removed, beside the running server.
@@ -255,15 +283,10 @@ fn announce(config: &Config, addresses: &[(SocketAddr, Role)]) {
     }
 }
 
-fn wait_and_stop(
-    config: &Config,
-    terminate: &Receiver<()>,
-    server: &Server,
-    supervisor: &Supervisor,
-) -> ExitCode {
+fn wait_and_stop(config: &Config, signals: &Signals, server: &Server, supervisor: &Supervisor) -> ExitCode {
     let finished = if config.exit_on_failure { supervisor.finished() } else { never() };
     let exit: Option<Exit> = select! {
-        recv(terminate) -> _ => None,
+        recv(signals.terminated) -> _ => None,
         recv(finished) -> exit => exit.ok(),
     };
     match exit {
@@ -275,6 +298,11 @@ fn wait_and_stop(
     }
     supervisor.shutdown();
     log::info!("ended");
+    if signals.forced.load(Ordering::Acquire) {
+        // The orderly end got here first, because nothing was left to wait for.
+        supervisor.kill_now();
+        return ExitCode::FAILURE;
+    }
     match exit {
         Some(exit) => ExitCode::from(u8::try_from(exit.shell_code()).unwrap_or(1)),
         None => ExitCode::SUCCESS,

@@ -224,13 +224,10 @@ impl Watcher {
 
     /// Starts a process, if the port is free.
     fn launch(&mut self) {
-        let port = self.spec.port;
-        if readiness::accepts(port).is_some() {
-            // Perhaps something a former life left behind.
-            self.shared.processes.kill_adopted(ADOPTED_WAIT);
-            if readiness::accepts(port).is_some() {
-                return self.port_busy();
-            }
+        // What a former life left behind would hold the port, or take it when it comes to it.
+        self.shared.processes.kill_adopted(ADOPTED_WAIT);
+        if readiness::accepts(self.spec.port).is_some() {
+            return self.port_busy();
         }
         self.policy.unblocked();
         match Running::start(&self.spec, &self.shared) {

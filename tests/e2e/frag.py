@@ -56,20 +56,58 @@ def listens(port):
     return True
 
 
+def app(*arguments):
+    """The command of one of the apps in apps.py."""
+    return " ".join([sys.executable, str(HERE / "apps.py"), *map(str, arguments)])
+
+
+def skip(why):
+    """Ends the script: it cannot run here."""
+    print(why)
+    raise SystemExit(77)
+
+
+def unshare(*kinds):
+    """The words that run a command in new namespaces of these kinds; skips the script without them."""
+    words = ["unshare", *kinds, "--fork"]
+    for more in ([], ["--user", "--map-root-user"]):
+        tried = subprocess.run([*words, *more, "true"], stderr=subprocess.PIPE, text=True, check=False)
+        if tried.returncode == 0:
+            return words + more
+    return skip(f"unshare is not allowed: {tried.stderr.strip()}")
+
+
+def processes():
+    """{pid: (parent, state)} of every process that can be seen."""
+    found = {}
+    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # The name may hold anything; the last parenthesis ends it.
+            state, parent = stat.read_text(errors="replace").rpartition(")")[2].split()[:2]
+            found[int(stat.parent.name)] = (int(parent), state)
+    return found
+
+
+def runs(pid):
+    """Whether a process is there and not a zombie."""
+    return processes().get(pid, (0, "Z"))[1] not in "ZX"
+
+
 def sink(path=HERE / "sink.py"):
     """The command of the app that hashes what it gets and sends as much as it is asked for."""
     return f"{sys.executable} {path}"
 
 
 class Server:
-    def __init__(self, command, *flags, environment=None):
+    def __init__(self, command, *flags, environment=None, wrapper=(), before=None):
         self.temporary = tempfile.TemporaryDirectory(prefix="frag-e2e-")
         self.root = pathlib.Path(self.temporary.name, "root")
         self.root.mkdir()
         self.port, self.app_port = free_ports(2)
-        self.argv = [os.environ["FRAG_BIN"], "--command", command, "--host", LOOPBACK]
+        self.argv = [*wrapper, os.environ["FRAG_BIN"], "--command", command, "--host", LOOPBACK]
         self.argv += ["--port", str(self.port), "--subprocess-port", str(self.app_port), *flags]
         self.environment = dict(os.environ, **(environment or {}))
+        self.wrapped_in, self.before = len(wrapper) > 0, before
         self.log = pathlib.Path(self.temporary.name, "log")
         self.process = None
 
@@ -97,16 +135,30 @@ class Server:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=self.before,
             )
         wait_for(lambda: self.process.poll() is not None or listens(self.port), START_SECONDS, "it listens")
         if self.process.poll() is not None:
             raise SystemExit(f"the server ended with {self.process.returncode} at start")
 
+    def pid(self):
+        """The server's own, also when a wrapper started it."""
+        if not self.wrapped_in:
+            return self.process.pid
+        inner = [pid for pid, (parent, _) in processes().items() if parent == self.process.pid]
+        return inner[0] if inner else None
+
+    def signal(self, number):
+        os.kill(self.pid(), number)
+
     def stop(self):
         """SIGTERM, and the exit code; None if it was not running."""
         if self.process is None or self.process.poll() is not None:
             return None
-        self.process.send_signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self):
         try:
             return self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -114,7 +166,7 @@ class Server:
             raise SystemExit(f"it did not stop within {STOP_SECONDS} s of SIGTERM") from None
 
     def kill(self):
-        self.process.kill()
+        self.signal(signal.SIGKILL)
         self.process.wait()
 
     def wait_ready(self):
@@ -141,7 +193,7 @@ class Server:
 
     def memory_kib(self, name="VmRSS"):
         """A line of /proc/PID/status; VmHWM is the highest VmRSS since the start."""
-        text = pathlib.Path("/proc", str(self.process.pid), "status").read_text()
+        text = pathlib.Path("/proc", str(self.pid()), "status").read_text()
         return int(re.search(rf"{name}:\s+(\d+) kB", text)[1])
 
 
