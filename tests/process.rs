@@ -66,6 +66,11 @@ fn a_missing_program_is_127_and_an_unusable_one_126() {
         assert!(matches!(refused, SpawnError::NotExecutable(..)), "{refused:?}");
         assert_eq!(refused.shell_code(), 126);
     }
+    let script = directory.path().join("script");
+    std::fs::write(&script, "#!/no/such/interpreter\n").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let error_text = error(&[script.to_str().unwrap()]).to_string();
+    assert!(error_text.contains("interpreter or loader is missing"), "{error_text}");
     let garbage = directory.path().join("garbage");
     std::fs::write(&garbage, b"\x7fELF").unwrap();
     std::fs::set_permissions(&garbage, std::fs::Permissions::from_mode(0o755)).unwrap();

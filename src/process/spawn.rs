@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +20,7 @@ use crate::base::lock::lock;
 /// What the child reads from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stdin {
-    /// `/dev/null`.
+    /// Nothing: `/dev/null`, or its like where there is none.
     Null,
     /// A pipe from us, see [`Spawned::stdin`].
     Piped,
@@ -96,6 +97,11 @@ impl SpawnError {
             Some(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) if !spawn.cwd.is_dir() => {
                 SpawnError::Directory(spawn.cwd.clone(), error)
             }
+            // A script's interpreter, or the loader of a program that is not static.
+            Some(Errno::ENOENT) if program().contains('/') && spawn.cwd.join(program()).exists() => {
+                let missing = io::Error::new(io::ErrorKind::NotFound, "its interpreter or loader is missing");
+                SpawnError::NotExecutable(program(), missing)
+            }
             Some(Errno::ENOENT | Errno::ENOTDIR) => SpawnError::NotFound(program()),
             Some(Errno::EACCES | Errno::ENOEXEC | Errno::EISDIR) => {
                 SpawnError::NotExecutable(program(), error)
@@ -146,7 +152,11 @@ fn start(shared: &Shared, spawn: &Spawn) -> Result<Spawned, SpawnError> {
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(spawn.env.iter().map(|(k, v)| (k, v)));
     command.current_dir(&spawn.cwd).process_group(0);
-    command.stdin(if spawn.stdin == Stdin::Piped { Stdio::piped() } else { Stdio::null() });
+    let stdin = match spawn.stdin {
+        Stdin::Piped => Ok(Stdio::piped()),
+        Stdin::Null => nothing(),
+    };
+    command.stdin(stdin.map_err(|error| SpawnError::new(error, spawn))?);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let (parent, user, nofile_soft) = (std::process::id(), spawn.user, spawn.nofile_soft);
     // SAFETY: `prepare` makes only async-signal-safe calls and allocates nothing.
@@ -163,6 +173,14 @@ fn start(shared: &Shared, spawn: &Spawn) -> Result<Spawned, SpawnError> {
     match (child.stdout.take(), child.stderr.take()) {
         (Some(stdout), Some(stderr)) => Ok(Spawned { pid, stdin: child.stdin.take(), stdout, stderr, exit }),
         _ => Err(SpawnError::Other(io::Error::other("the child has no pipes"))),
+    }
+}
+
+/// An input that has ended. Not `Stdio::null`: an empty chroot or image has no `/dev/null`.
+fn nothing() -> io::Result<Stdio> {
+    match File::open("/dev/null") {
+        Ok(null) => Ok(null.into()),
+        Err(_) => io::pipe().map(|(reader, _)| reader.into()),
     }
 }
 

@@ -172,6 +172,9 @@ impl Processes {
             // As PID 1 we are the reaper anyway.
             log::warn!("cannot adopt orphans (PR_SET_CHILD_SUBREAPER): {error}");
         }
+        if !std::path::Path::new("/proc/self").exists() {
+            log::warn!("no /proc: what a command leaves behind outside its group cannot be found and ended");
+        }
         let inherited = adopted::children().iter().map(|child| child.pid).collect();
         let (spawner, requests) = crossbeam_channel::bounded(0);
         let shared = Arc::new(Shared {

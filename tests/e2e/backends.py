@@ -11,7 +11,8 @@ import time
 
 import frag
 
-QUICK_SECONDS = 0.5
+# A machine with other work to do is no fault of ours; what a hung app causes is far longer.
+QUICK_SECONDS = 2
 FLAT_KIB = 4096
 
 
@@ -133,6 +134,7 @@ def daemon():
         deadline = time.monotonic() + 15
         while "failed" not in states and time.monotonic() < deadline:
             states.add(state(server))
+            time.sleep(0.01)
         assert "failed" in states and "port_busy" not in states, states
         assert status(server)["exit"]["code"] == 0
         print("forks away: that is an exit with code 0, and it is started again")
