@@ -106,7 +106,8 @@ def exchange(connection):
 
 def report(what, load, began):
     counts = ", ".join(f"{count} {outcome}" for outcome, count in load.outcomes.items())
-    print(f"{what}, {CONNECTIONS} connections, {time.monotonic() - began:.0f} s: {counts}; longest wait {load.longest:.2f} s")
+    took = time.monotonic() - began
+    print(f"{what}, {CONNECTIONS} connections, {took:.0f} s: {counts}; longest wait {load.longest:.2f} s")
     for line in load.lost[:LISTED]:
         print(f"  lost: {line}")
 
@@ -131,7 +132,8 @@ def planned_restarts_under_wrk():
         return
     with frag.Server(frag.app("web")) as server:
         server.wait_ready()
-        command = ["wrk", "-t2", f"-c{CONNECTIONS}", "-d600", f"--timeout={PATIENCE_SECONDS}", f"http://127.0.0.1:{server.port}/"]
+        command = ["wrk", "-t2", f"-c{CONNECTIONS}", "-d600", f"--timeout={PATIENCE_SECONDS}"]
+        command.append(f"http://{frag.LOOPBACK}:{server.port}/")
         wrk = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             time.sleep(0.5)
