@@ -257,10 +257,13 @@ impl Worker {
 
     /// Waits a little for the next request, as long as the pool could have another thread if somebody
     /// came. In a full pool nobody does: who waits with a thread would go before all who wait at the
-    /// listener thread, again and again.
+    /// listener thread, again and again. Nor when connections are as many as allowed: only those at
+    /// the listener thread can make room.
     fn linger(&mut self, conn: &mut Conn) -> bool {
+        let Shared { stats, limits, .. } = &*self.shared;
+        let crowded = || stats.connections.load(Ordering::Relaxed) >= limits.max_connections;
         for _ in 0..LINGER_ROUNDS {
-            if self.pool.is_full() || self.pool.is_behind() {
+            if self.pool.is_full() || self.pool.is_behind() || crowded() {
                 return false;
             }
             match conn.receive_soon(self.scratch.copy.get()) {
