@@ -169,11 +169,12 @@ fn over_the_connection_bound_the_longest_waiting_one_closes() {
 fn with_all_connections_busy_the_next_is_refused_until_one_is_done() {
     let (server, listener) = Server::with_backend(&["--max-connections", "3"]);
     let arrived = black_hole(listener);
-    let mut busy: Vec<Client> = (0..3).map(|_| Client::new(server.address)).collect();
-    let mut upstream = Vec::new();
-    for client in &mut busy {
+    let (mut busy, mut upstream) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let mut client = Client::new(server.address);
         client.request("GET", "/", "");
         upstream.push(arrived.recv_timeout(binary::PATIENCE).unwrap());
+        busy.push(client);
     }
     let mut refused: Vec<Client> = (0..5).map(|_| Client::new(server.address)).collect();
     for client in &mut refused {

@@ -5,7 +5,7 @@ use super::door::{Door, Return};
 use super::error::HttpError;
 use super::exchange::{Exchange, Scratch, Served, Service};
 use super::head::Head;
-use super::limits::{Limits, QUEUE, THREAD_IDLE};
+use super::limits::{LINGER_ROUNDS, Limits, QUEUE, THREAD_IDLE};
 use super::scan::{Scan, scan};
 use super::scheduling::become_batch_thread;
 use super::seat::{Crew, Seat, Stats, Streams};
@@ -249,18 +249,31 @@ impl Worker {
         if self.pool.is_behind() {
             return false;
         }
-        if conn.buffer.is_empty() {
-            // The last one to wait for the queue must not wait here.
-            if self.pool.spare.load(Ordering::Acquire) <= 0 && self.pool.is_full() {
+        if conn.buffer.is_empty() && !self.linger(conn) {
+            return false;
+        }
+        conn.find_head() == Found::Complete && (self.pool.name == CONTROL) == self.shared.is_control(conn)
+    }
+
+    /// Waits a little for the next request, as long as the pool could have another thread if somebody
+    /// came. In a full pool nobody does: who waits with a thread would go before all who wait at the
+    /// listener thread, again and again. Nor when connections are as many as allowed: only those at
+    /// the listener thread can make room.
+    fn linger(&mut self, conn: &mut Conn) -> bool {
+        let Shared { stats, limits, .. } = &*self.shared;
+        let crowded = || stats.connections.load(Ordering::Relaxed) >= limits.max_connections;
+        for _ in 0..LINGER_ROUNDS {
+            if self.pool.is_full() || self.pool.is_behind() || crowded() {
                 return false;
             }
             match conn.receive_soon(self.scratch.copy.get()) {
-                Ok(Some(1..)) => {}
+                Ok(Some(1..)) => return true,
+                Ok(None) => {}
                 // The listener thread sees the same end or error and closes.
-                _ => return false,
+                Ok(Some(0)) | Err(_) => return false,
             }
         }
-        conn.find_head() == Found::Complete && (self.pool.name == CONTROL) == self.shared.is_control(conn)
+        false
     }
 
     fn serve_request(&mut self, conn: &mut Conn) -> Next {

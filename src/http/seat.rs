@@ -267,3 +267,39 @@ impl Seat {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    #[test]
+    fn every_newcomer_above_the_bound_cuts_one_and_never_one_twice() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stats = Arc::new(Stats::default());
+        let streams = Streams::new(2, Arc::clone(&stats));
+        let begin = Instant::now();
+        let mut pairs = Vec::new();
+        for n in 0..5 {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            client.set_nonblocking(true).unwrap();
+            let socket = Arc::new(listener.accept().unwrap().0);
+            let stream = Stream {
+                socket: Arc::downgrade(&socket),
+                since: begin,
+                // The later, the faster.
+                moved: Arc::new(AtomicU64::new(n << 32)),
+                cut: false,
+            };
+            pairs.push((client, socket, streams.admit_slow(stream)));
+        }
+        let is_cut = |mut client: &TcpStream| client.read(&mut [0]).is_ok();
+        let cut: Vec<bool> = pairs.iter().map(|(client, ..)| is_cut(client)).collect();
+        assert_eq!(cut, [true, true, true, false, false]);
+        assert_eq!(stats.streams.load(Ordering::Relaxed), 5, "until those cut have ended");
+        assert!(!streams.admit_long_lived());
+        pairs.iter().take(4).for_each(|(.., key)| streams.release(*key));
+        assert!(streams.admit_long_lived());
+    }
+}
