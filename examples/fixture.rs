@@ -3,7 +3,7 @@
 //! `listen PORT [DELAY_MS]`, `listen6 PORT`: answers every connection with 200 and its pid;
 //! `answer PORT STATUS`: with that status; `exit CODE`; `flood BYTES`: writes without a newline;
 //! `web PORT [DELAY_MS]`: keeps connections, reads bodies, answers with its pid and the body's length;
-//! an upgrade becomes an echo; `/crash` ends it, the first `/hang-once` is never answered, `/sleep/MS` takes its time.
+//! an upgrade becomes an echo; `/crash` ends it, the first `/hang-once` is never answered, `/sleep/MS` takes its time and says so.
 //! `escape PORT`: leaves a listener in a group of its own behind and ends.
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -87,7 +87,9 @@ fn converse(mut stream: &TcpStream) -> std::io::Result<()> {
             }
         }
         if upgrade {
-            stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")?;
+            stream.write_all(
+                b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n",
+            )?;
             return std::io::copy(&mut input, &mut stream).map(drop);
         }
         let read = std::io::copy(&mut (&mut input).take(length), &mut std::io::sink())?;
@@ -99,6 +101,7 @@ fn converse(mut stream: &TcpStream) -> std::io::Result<()> {
             _ => {}
         }
         if let Some(ms) = target.strip_prefix("/sleep/") {
+            println!("{target}");
             std::thread::sleep(Duration::from_millis(ms.parse().unwrap_or(0)));
         }
         let body = format!("{} {read}", std::process::id());

@@ -189,7 +189,7 @@ impl Relay {
 
     fn attempt(&self, exchange: &mut Exchange<'_>, flight: &InFlight) -> Result<(), Failure> {
         if exchange.head().is_upgrade() && !exchange.head().has_body() {
-            return upgrade::serve(exchange, flight.upstream, || flight.leave());
+            return upgrade::serve(exchange, flight, self.settings.upstream_timeout);
         }
         let client = self.client(flight).map_err(Failure::Final)?;
         let head = exchange.head();
@@ -319,8 +319,7 @@ fn classify(call: &CallGuard, error: ureq::Error, repeatable: bool) -> Failure {
         }
     }
     if let ureq::Error::Timeout(_) = error {
-        let text = "the wrapped server did not answer in time";
-        return Failure::Final(HttpError::new(504, "upstream_timeout", text));
+        return Failure::Final(timed_out());
     }
     let code = if call.is_answered() { "upstream_malformed" } else { "upstream_failed" };
     let failed = bad_gateway(code, &format!("the wrapped server failed: {error}"));
@@ -330,6 +329,10 @@ fn classify(call: &CallGuard, error: ureq::Error, repeatable: bool) -> Failure {
     } else {
         Failure::Final(failed)
     }
+}
+
+pub(super) fn timed_out() -> HttpError {
+    HttpError::new(504, "upstream_timeout", "the wrapped server did not answer in time")
 }
 
 pub(super) fn bad_gateway(code: &'static str, message: &str) -> HttpError {

@@ -8,8 +8,7 @@ use std::time::Duration;
 pub const UPGRADE: &str = "GET /tunnel HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
 
 /// Agrees to it.
-pub const SWITCH: &str =
-    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
+pub const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
 
 /// A tunnel, its client's end and the wrapped server's.
 pub fn open(server: &Server, listener: &TcpListener) -> (Client, Wire) {
