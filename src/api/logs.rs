@@ -106,8 +106,9 @@ pub(super) fn serve(api: &Api, exchange: &mut Exchange<'_>) -> Result<Served, Ht
         writer.flush()?;
         let mut spoke = Instant::now();
         while wanted.follow && writer.has_body() && !stopping.is_set() && !peer_gone(&client) {
+            let closed = api.supervisor.logs().is_closed();
             let (lines, first) = api.supervisor.logs().after(last, LOOK);
-            let was_last = lines.is_empty() && api.supervisor.logs().is_closed();
+            let was_last = closed && lines.is_empty();
             out.clear();
             append_lines(&wanted, &mut last, lines, first, &mut out);
             if out.is_empty() && wanted.events && spoke.elapsed() >= KEEP_ALIVE {
