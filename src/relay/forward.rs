@@ -189,8 +189,15 @@ impl Relay {
 
     fn attempt(&self, exchange: &mut Exchange<'_>, flight: &InFlight) -> Result<(), Failure> {
         if exchange.head().is_upgrade() && !exchange.head().has_body() {
-            return upgrade::serve(exchange, flight, self.settings.upstream_timeout);
+            upgrade::serve(exchange, flight, self.settings.upstream_timeout)
+        } else {
+            self.call(exchange, flight)
         }
+    }
+
+    /// Not a part of its caller: the stack it uses would be every tunnel's for as long as that lasts.
+    #[inline(never)]
+    fn call(&self, exchange: &mut Exchange<'_>, flight: &InFlight) -> Result<(), Failure> {
         let client = self.client(flight).map_err(Failure::Final)?;
         let head = exchange.head();
         let mut request = Request::new(());

@@ -14,7 +14,7 @@ const PIECE_BYTES: usize = 4 * 1024;
 /// … and grows to this many while reads fill it.
 const PIECE_BYTES_MAX: usize = 64 * 1024;
 /// After this long without a byte the grown buffer is given back.
-const IDLE_MS: u16 = 5000;
+const IDLE_MS: u16 = 10;
 /// How often a tunnel that is open one way only looks whether it still has a wrapped server.
 const ORPHAN_LOOK_MS: u16 = 1000;
 
@@ -25,6 +25,8 @@ struct Way<'s> {
     /// Read and not yet sent.
     pending: Vec<u8>,
     sent: usize,
+    /// `to` takes nothing now, and what is for it waits in the kernel.
+    blocked: bool,
     /// `from` has ended.
     ended: bool,
     /// `to` was told so.
@@ -33,20 +35,23 @@ struct Way<'s> {
 
 impl<'s> Way<'s> {
     fn new(from: &'s TcpStream, to: &'s TcpStream, pending: Vec<u8>) -> Way<'s> {
-        Way { from, to, pending, sent: 0, ended: false, closed: false }
+        Way { from, to, pending, sent: 0, blocked: false, ended: false, closed: false }
     }
 
     fn wants_to_read(&self) -> bool {
-        !self.ended && self.pending.is_empty()
+        !self.ended && !self.wants_to_write()
     }
 
     fn wants_to_write(&self) -> bool {
-        !self.pending.is_empty()
+        self.blocked || !self.pending.is_empty()
     }
 
-    /// Reads a piece and sends what the other side takes of it; the number of bytes read.
+    /// Reads a piece and sends what the other side takes of it; the number of bytes read. Of a large
+    /// piece only what was sent is taken from the kernel: a slow reader costs us no memory.
     fn read(&mut self, buffer: &mut [u8]) -> nix::Result<usize> {
-        match recv(self.from.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+        let large = buffer.len() > PIECE_BYTES;
+        let peek = if large { MsgFlags::MSG_PEEK } else { MsgFlags::empty() };
+        match recv(self.from.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT | peek) {
             Ok(0) => {
                 self.ended = true;
                 self.close_if_done();
@@ -54,7 +59,10 @@ impl<'s> Way<'s> {
             }
             Ok(n) => {
                 let sent = self.send(&buffer[..n])?;
-                if sent < n {
+                if large {
+                    self.drop_received(&mut buffer[..sent])?;
+                    self.blocked = sent < n;
+                } else if sent < n {
                     self.pending = buffer[sent..n].to_vec();
                     self.sent = 0;
                 }
@@ -65,7 +73,26 @@ impl<'s> Way<'s> {
         }
     }
 
+    /// Drops as much of what was received as `place` is long, without copying it there.
+    fn drop_received(&self, mut place: &mut [u8]) -> nix::Result<()> {
+        while !place.is_empty() {
+            match recv(self.from.as_raw_fd(), place, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC) {
+                // It was there a moment ago, and nobody else reads.
+                Ok(0) => return Err(Errno::ECONNRESET),
+                Ok(n) => place = &mut place[n..],
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
     fn write(&mut self) -> nix::Result<()> {
+        // The next read has what waits.
+        self.blocked = false;
+        if self.pending.is_empty() {
+            return Ok(());
+        }
         self.sent += self.send(&self.pending[self.sent..])?;
         if self.sent == self.pending.len() {
             self.pending = Vec::new();

@@ -25,6 +25,10 @@ def answer(connection, request):
     return connection.respond(http.HTTPStatus.OK, closed if request.path == "/closed" else "hello\n")
 
 
+def choose(_, offered):
+    return "chat" if "chat" in offered else None
+
+
 async def echo(connection):
     global closed
     try:
@@ -41,8 +45,9 @@ async def echo(connection):
 
 
 async def main():
-    options = {"max_size": LONGEST, "compression": None, "subprotocols": ["chat"], "ping_interval": None}
-    async with serve(echo, "127.0.0.1", int(os.environ["PORT"]), process_request=answer, backlog=1024, **options):
+    options = {"max_size": LONGEST, "compression": None, "ping_interval": None, "backlog": 1024}
+    options |= {"process_request": answer, "select_subprotocol": choose}
+    async with serve(echo, "127.0.0.1", int(os.environ["PORT"]), **options):
         await asyncio.Future()
 
 
