@@ -101,7 +101,7 @@ fn converse(mut stream: &TcpStream) -> std::io::Result<()> {
             _ => {}
         }
         if let Some(ms) = target.strip_prefix("/sleep/") {
-            println!("{target}");
+            writeln!(std::io::stdout(), "{target}")?;
             std::thread::sleep(Duration::from_millis(ms.parse().unwrap_or(0)));
         }
         let body = format!("{} {read}", std::process::id());
