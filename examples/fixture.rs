@@ -3,7 +3,7 @@
 //! `listen PORT [DELAY_MS]`, `listen6 PORT`: answers every connection with 200 and its pid;
 //! `answer PORT STATUS`: with that status; `exit CODE`; `flood BYTES`: writes without a newline;
 //! `web PORT [DELAY_MS]`: keeps connections, reads bodies, answers with its pid and the body's length;
-//! `/crash` ends it, the first `/hang-once` is never answered, `/sleep/MS` takes its time.
+//! an upgrade becomes an echo; `/crash` ends it, the first `/hang-once` is never answered, `/sleep/MS` takes its time and says so.
 //! `escape PORT`: leaves a listener in a group of its own behind and ends.
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -72,6 +72,7 @@ fn converse(mut stream: &TcpStream) -> std::io::Result<()> {
     let mut input = BufReader::new(stream);
     loop {
         let (mut target, mut length, mut line) = (String::new(), 0, String::new());
+        let mut upgrade = false;
         while line != "\r\n" {
             line.clear();
             if input.read_line(&mut line)? == 0 {
@@ -80,9 +81,16 @@ fn converse(mut stream: &TcpStream) -> std::io::Result<()> {
             if target.is_empty() {
                 line.split(' ').nth(1).unwrap_or_default().clone_into(&mut target);
             }
+            upgrade |= line.starts_with("upgrade: ");
             if let Some(value) = line.strip_prefix("content-length: ") {
                 length = value.trim().parse().unwrap_or(0);
             }
+        }
+        if upgrade {
+            stream.write_all(
+                b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n",
+            )?;
+            return std::io::copy(&mut input, &mut stream).map(drop);
         }
         let read = std::io::copy(&mut (&mut input).take(length), &mut std::io::sink())?;
         match target.as_str() {
@@ -93,6 +101,7 @@ fn converse(mut stream: &TcpStream) -> std::io::Result<()> {
             _ => {}
         }
         if let Some(ms) = target.strip_prefix("/sleep/") {
+            writeln!(std::io::stdout(), "{target}")?;
             std::thread::sleep(Duration::from_millis(ms.parse().unwrap_or(0)));
         }
         let body = format!("{} {read}", std::process::id());

@@ -106,22 +106,11 @@ pub(super) fn serve(api: &Api, exchange: &mut Exchange<'_>) -> Result<Served, Ht
         writer.flush()?;
         let mut spoke = Instant::now();
         while wanted.follow && writer.has_body() && !stopping.is_set() && !peer_gone(&client) {
+            let closed = api.supervisor.logs().is_closed();
             let (lines, first) = api.supervisor.logs().after(last, LOOK);
+            let was_last = closed && lines.is_empty();
             out.clear();
-            if wanted.events && !lines.is_empty() && first > last + 1 {
-                sse::write_event(
-                    &mut out,
-                    first - 1,
-                    Some("gap"),
-                    format!("{{\"first\":{first}}}").as_bytes(),
-                );
-            }
-            for line in lines {
-                last = line.id;
-                if wanted.takes(&line) {
-                    wanted.append(&mut out, &line);
-                }
-            }
+            append_lines(&wanted, &mut last, lines, first, &mut out);
             if out.is_empty() && wanted.events && spoke.elapsed() >= KEEP_ALIVE {
                 out.extend_from_slice(sse::KEEP_ALIVE);
             }
@@ -129,7 +118,7 @@ pub(super) fn serve(api: &Api, exchange: &mut Exchange<'_>) -> Result<Served, Ht
                 writer.write(&out)?;
                 spoke = Instant::now();
             }
-            if api.supervisor.logs().is_closed() {
+            if was_last {
                 break;
             }
         }
@@ -138,16 +127,35 @@ pub(super) fn serve(api: &Api, exchange: &mut Exchange<'_>) -> Result<Served, Ht
     Ok(if written.is_ok() { Served::Done } else { Served::Gone })
 }
 
+/// Appends the lines that come after `last`, the first of which that is kept being `first`.
+fn append_lines(wanted: &Wanted, last: &mut u64, lines: Vec<LogLine>, first: u64, out: &mut Vec<u8>) {
+    if wanted.events && !lines.is_empty() && first > *last + 1 {
+        let data = format!("{{\"first\":{first}}}");
+        sse::write_event(out, first - 1, Some("gap"), data.as_bytes());
+    }
+    for line in lines {
+        *last = line.id;
+        if wanted.takes(&line) {
+            wanted.append(out, &line);
+        }
+    }
+}
+
 /// Where the client begins: after the line it has, or with the last `tail`. Returns the id to go on from.
 fn first_lines(api: &Api, wanted: &Wanted, out: &mut Vec<u8>) -> u64 {
     let logs = api.supervisor.logs();
-    if let Some(after) = wanted.after {
+    if let Some(after) = wanted.after
+        && wanted.follow
+    {
         return after;
     }
     let kept = logs.tail(usize::MAX, None);
-    let lines: Vec<&LogLine> = kept.iter().filter(|line| wanted.takes(line)).collect();
+    // An id of the future is from another life of this program.
+    let newest = kept.last().map_or(0, |line| line.id);
+    let after = wanted.after.filter(|after| *after <= newest).unwrap_or(0);
+    let lines: Vec<&LogLine> = kept.iter().filter(|line| line.id > after && wanted.takes(line)).collect();
     for line in &lines[lines.len().saturating_sub(wanted.tail.unwrap_or(usize::MAX))..] {
         wanted.append(out, line);
     }
-    kept.last().map_or(0, |line| line.id)
+    newest
 }

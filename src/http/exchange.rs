@@ -251,7 +251,7 @@ impl<'e> ResponseHeadWriter<'e, '_> {
     /// Ends the head and opens the body: of this length, or of a length its end will tell. Nothing is
     /// written until the first piece of body, a flush or the finish.
     pub fn body(self, length: Option<u64>) -> ResponseWriter<'e> {
-        let Exchange { head, conn, seat, limits, scratch, body, progress, close, .. } = self.exchange;
+        let Exchange { head, conn, seat, limits, scratch, body, progress, close, stopping } = self.exchange;
         let bodiless = head.method() == Method::Head || matches!(self.status, 204 | 304);
         let delimiter = match length {
             _ if bodiless => Delimiter::None,
@@ -259,7 +259,8 @@ impl<'e> ResponseHeadWriter<'e, '_> {
             None if head.version() == Version::Http10 => Delimiter::Close,
             None => Delimiter::Chunks,
         };
-        *close |= delimiter == Delimiter::Close || !body.is_drainable();
+        // The end may have begun since the request did.
+        *close |= delimiter == Delimiter::Close || !body.is_drainable() || stopping.is_set();
         let Scratch { out, copy } = &mut **scratch;
         match (delimiter, length) {
             (Delimiter::Length(n), _) | (Delimiter::None, Some(n)) if self.status != 204 => {

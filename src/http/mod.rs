@@ -48,4 +48,4 @@ pub use response_head::{Length, ResponseHead, body_length, read_response_head};
 pub use scan::{Scan, leading_empty_lines, scan};
 pub use seat::{Seat, Stats};
 pub use server::{Resume, Server};
-pub use socket::{IO_TICK, Peek, Readiness, peek, peer_gone, set_read_tick, wait};
+pub use socket::{IO_TICK, Peek, Readiness, close_with_reset, peek, peer_gone, set_read_tick, wait};

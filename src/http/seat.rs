@@ -40,7 +40,8 @@ struct Stream {
     socket: Weak<TcpStream>,
     since: Instant,
     moved: Arc<AtomicU64>,
-    cut: bool,
+    /// Not to be cut: it has been already and has not ended yet, or what it waits for has an end.
+    spared: bool,
 }
 
 impl Stream {
@@ -74,11 +75,10 @@ impl Streams {
             let mut slow = lock(&self.slow);
             slow.insert(key, stream);
             if self.stats.streams.fetch_add(1, Ordering::Relaxed) >= self.max {
-                // One that was cut for an earlier newcomer and has not ended yet is no candidate.
-                let candidates = slow.values_mut().filter(|s| !s.cut);
+                let candidates = slow.values_mut().filter(|s| !s.spared);
                 let slowest = candidates.min_by_key(|s| (s.rate(), s.since));
                 slowest.and_then(|s| {
-                    s.cut = true;
+                    s.spared = true;
                     s.socket.upgrade()
                 })
             } else {
@@ -187,25 +187,26 @@ impl Seat {
         let is_pools = || inner.place.get() == Place::Pool;
         if is_pools() && (self.age() >= STREAM_AFTER || (inner.crew.is_short() && inner.streams.has_plenty()))
         {
-            self.become_slow();
+            self.become_slow(false);
         }
         if is_pools() { CROWD_TICK } else { STREAM_TICK }
     }
 
-    /// The request is about to wait without telling: it becomes a stream now, and is never refused.
+    /// The request is about to wait without telling: it becomes a stream now, and is never refused, nor
+    /// cut for another.
     pub fn leave_pool_to_wait(&self) {
         if self.0.place.get() == Place::Pool {
-            self.become_slow();
+            self.become_slow(true);
         }
     }
 
-    fn become_slow(&self) {
+    fn become_slow(&self, spared: bool) {
         let inner = &*self.0;
         let key = inner.streams.admit_slow(Stream {
             socket: inner.socket.borrow().clone(),
             since: inner.began.get(),
             moved: Arc::clone(&inner.moved),
-            cut: false,
+            spared,
         });
         inner.place.set(Place::Stream(key));
         inner.crew.left();

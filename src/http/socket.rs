@@ -120,7 +120,7 @@ pub fn peek(stream: &TcpStream, buffer: &mut [u8]) -> Peek {
 }
 
 /// Makes the last close of a socket a reset; what is still to be sent is thrown away.
-pub(super) fn close_with_reset(stream: &TcpStream) {
+pub fn close_with_reset(stream: &TcpStream) {
     // Fails on a broken socket only, which has no orderly end anyway.
     let _ = setsockopt(stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 });
 }

@@ -189,8 +189,15 @@ impl Relay {
 
     fn attempt(&self, exchange: &mut Exchange<'_>, flight: &InFlight) -> Result<(), Failure> {
         if exchange.head().is_upgrade() && !exchange.head().has_body() {
-            return upgrade::serve(exchange, flight.upstream, || flight.leave());
+            upgrade::serve(exchange, flight, self.settings.upstream_timeout)
+        } else {
+            self.call(exchange, flight)
         }
+    }
+
+    /// Not a part of its caller: the stack it uses would be every tunnel's for as long as that lasts.
+    #[inline(never)]
+    fn call(&self, exchange: &mut Exchange<'_>, flight: &InFlight) -> Result<(), Failure> {
         let client = self.client(flight).map_err(Failure::Final)?;
         let head = exchange.head();
         let mut request = Request::new(());
@@ -319,8 +326,7 @@ fn classify(call: &CallGuard, error: ureq::Error, repeatable: bool) -> Failure {
         }
     }
     if let ureq::Error::Timeout(_) = error {
-        let text = "the wrapped server did not answer in time";
-        return Failure::Final(HttpError::new(504, "upstream_timeout", text));
+        return Failure::Final(timed_out());
     }
     let code = if call.is_answered() { "upstream_malformed" } else { "upstream_failed" };
     let failed = bad_gateway(code, &format!("the wrapped server failed: {error}"));
@@ -330,6 +336,10 @@ fn classify(call: &CallGuard, error: ureq::Error, repeatable: bool) -> Failure {
     } else {
         Failure::Final(failed)
     }
+}
+
+pub(super) fn timed_out() -> HttpError {
+    HttpError::new(504, "upstream_timeout", "the wrapped server did not answer in time")
 }
 
 pub(super) fn bad_gateway(code: &'static str, message: &str) -> HttpError {

@@ -1,6 +1,7 @@
 //! A connection that became another protocol's (WebSocket): bytes pass both ways untouched, each way
 //! ends by itself, and an idle tunnel holds no buffer.
-use crate::http::Seat;
+use crate::base::stop::StopToken;
+use crate::http::{Seat, close_with_reset};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send};
@@ -13,7 +14,9 @@ const PIECE_BYTES: usize = 4 * 1024;
 /// … and grows to this many while reads fill it.
 const PIECE_BYTES_MAX: usize = 64 * 1024;
 /// After this long without a byte the grown buffer is given back.
-const IDLE_MS: u16 = 5000;
+const IDLE_MS: u16 = 10;
+/// How often a tunnel that is open one way only looks whether it still has a wrapped server.
+const ORPHAN_LOOK_MS: u16 = 1000;
 
 /// One way of a tunnel.
 struct Way<'s> {
@@ -22,6 +25,8 @@ struct Way<'s> {
     /// Read and not yet sent.
     pending: Vec<u8>,
     sent: usize,
+    /// `to` takes nothing now, and what is for it waits in the kernel.
+    blocked: bool,
     /// `from` has ended.
     ended: bool,
     /// `to` was told so.
@@ -30,20 +35,23 @@ struct Way<'s> {
 
 impl<'s> Way<'s> {
     fn new(from: &'s TcpStream, to: &'s TcpStream, pending: Vec<u8>) -> Way<'s> {
-        Way { from, to, pending, sent: 0, ended: false, closed: false }
+        Way { from, to, pending, sent: 0, blocked: false, ended: false, closed: false }
     }
 
     fn wants_to_read(&self) -> bool {
-        !self.ended && self.pending.is_empty()
+        !self.ended && !self.wants_to_write()
     }
 
     fn wants_to_write(&self) -> bool {
-        !self.pending.is_empty()
+        self.blocked || !self.pending.is_empty()
     }
 
-    /// Reads a piece and sends what the other side takes of it; the number of bytes read.
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match recv(self.from.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+    /// Reads a piece and sends what the other side takes of it; the number of bytes read. Of a large
+    /// piece only what was sent is taken from the kernel: a slow reader costs us no memory.
+    fn read(&mut self, buffer: &mut [u8]) -> nix::Result<usize> {
+        let large = buffer.len() > PIECE_BYTES;
+        let peek = if large { MsgFlags::MSG_PEEK } else { MsgFlags::empty() };
+        match recv(self.from.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT | peek) {
             Ok(0) => {
                 self.ended = true;
                 self.close_if_done();
@@ -51,18 +59,40 @@ impl<'s> Way<'s> {
             }
             Ok(n) => {
                 let sent = self.send(&buffer[..n])?;
-                if sent < n {
+                if large {
+                    self.drop_received(&mut buffer[..sent])?;
+                    self.blocked = sent < n;
+                } else if sent < n {
                     self.pending = buffer[sent..n].to_vec();
                     self.sent = 0;
                 }
                 Ok(n)
             }
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
-            Err(errno) => Err(errno.into()),
+            Err(errno) => Err(errno),
         }
     }
 
-    fn write(&mut self) -> io::Result<()> {
+    /// Drops as much of what was received as `place` is long, without copying it there.
+    fn drop_received(&self, mut place: &mut [u8]) -> nix::Result<()> {
+        while !place.is_empty() {
+            match recv(self.from.as_raw_fd(), place, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC) {
+                // It was there a moment ago, and nobody else reads.
+                Ok(0) => return Err(Errno::ECONNRESET),
+                Ok(n) => place = &mut place[n..],
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self) -> nix::Result<()> {
+        // The next read has what waits.
+        self.blocked = false;
+        if self.pending.is_empty() {
+            return Ok(());
+        }
         self.sent += self.send(&self.pending[self.sent..])?;
         if self.sent == self.pending.len() {
             self.pending = Vec::new();
@@ -72,11 +102,11 @@ impl<'s> Way<'s> {
         Ok(())
     }
 
-    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+    fn send(&self, bytes: &[u8]) -> nix::Result<usize> {
         match send(self.to.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
             Ok(n) => Ok(n),
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
-            Err(errno) => Err(errno.into()),
+            Err(errno) => Err(errno),
         }
     }
 
@@ -89,51 +119,76 @@ impl<'s> Way<'s> {
     }
 }
 
-/// Carries bytes until both ways have ended or one side failed. What was read ahead of the switch goes
-/// first.
+/// Carries bytes until both ways have ended, one side failed, or the server ends. What was read ahead of
+/// the switch goes first. A tunnel that is open one way only is asked for now and then whether it is
+/// `orphaned`: the other way may never end by itself.
 pub(super) fn carry(
-    client: &TcpStream,
-    upstream: &TcpStream,
+    [client, upstream]: [&TcpStream; 2],
     seat: &Seat,
-    from_client: Vec<u8>,
-    from_upstream: Vec<u8>,
+    stopping: &StopToken,
+    [from_client, from_upstream]: [Vec<u8>; 2],
+    orphaned: &dyn Fn() -> bool,
 ) -> io::Result<()> {
     let mut up = Way::new(client, upstream, from_client);
     let mut down = Way::new(upstream, client, from_upstream);
     let mut buffer = vec![0; PIECE_BYTES];
-    while !(up.closed && down.closed) {
-        let timeout = if buffer.len() > PIECE_BYTES { PollTimeout::from(IDLE_MS) } else { PollTimeout::NONE };
-        let mut both = [
-            PollFd::new(client.as_fd(), interest(&up, &down)),
-            PollFd::new(upstream.as_fd(), interest(&down, &up)),
-        ];
-        match poll(&mut both, timeout) {
-            Ok(0) => {
-                buffer = vec![0; PIECE_BYTES];
-                continue;
-            }
+    while !(up.closed && down.closed || stopping.is_set()) {
+        let timeout = match (up.closed || down.closed, buffer.len() > PIECE_BYTES) {
+            (true, _) => PollTimeout::from(ORPHAN_LOOK_MS),
+            (false, true) => PollTimeout::from(IDLE_MS),
+            (false, false) => PollTimeout::NONE,
+        };
+        match turn(&mut up, &mut down, seat, &mut buffer, timeout) {
+            Ok(0) if (up.closed || down.closed) && orphaned() => break,
+            Ok(0) => buffer = vec![0; PIECE_BYTES],
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        let [client_events, upstream_events] = both.map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR));
-        for (way, from, to) in
-            [(&mut up, client_events, upstream_events), (&mut down, upstream_events, client_events)]
-        {
-            if way.wants_to_write() && !to.is_empty() {
-                way.write()?;
-            } else if way.wants_to_read() && !from.is_empty() {
-                let n = way.read(&mut buffer)?;
-                seat.moved(n);
-                if n == buffer.len() && n < PIECE_BYTES_MAX {
-                    buffer.resize(n * 4, 0);
-                }
-            } else if from.contains(PollFlags::POLLERR) {
-                // Nobody would read this end's failure: it would wake us for ever.
-                return Err(io::ErrorKind::ConnectionReset.into());
+            Err(errno) => {
+                // As one side failed, so does the other: an orderly end would say that this was all.
+                close_with_reset(client);
+                close_with_reset(upstream);
+                return Err(errno.into());
             }
         }
     }
     Ok(())
+}
+
+/// Waits for either side and moves what can be moved; how many sides had news.
+fn turn<'s>(
+    up: &mut Way<'s>,
+    down: &mut Way<'s>,
+    seat: &Seat,
+    buffer: &mut Vec<u8>,
+    timeout: PollTimeout,
+) -> nix::Result<i32> {
+    let mut polled = [
+        PollFd::new(up.from.as_fd(), interest(up, down)),
+        PollFd::new(down.from.as_fd(), interest(down, up)),
+    ];
+    // A side we have ended and want nothing from now may have ended, too, and would tell that for ever.
+    let no_news = |out: &Way<'_>, back: &Way<'_>| back.closed && !out.wants_to_read();
+    let range = match (no_news(up, down), no_news(down, up)) {
+        (true, _) => 1..2,
+        (_, true) => 0..1,
+        _ => 0..2,
+    };
+    let ready = poll(&mut polled[range], timeout)?;
+    let [client, upstream] = polled.map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR));
+    for (way, from, to) in [(up, client, upstream), (down, upstream, client)] {
+        if way.wants_to_write() && !to.is_empty() {
+            way.write()?;
+        } else if way.wants_to_read() && !from.is_empty() {
+            let n = way.read(buffer)?;
+            seat.moved(n);
+            if n == buffer.len() && n < PIECE_BYTES_MAX {
+                buffer.resize(n * 4, 0);
+            }
+        } else if from.contains(PollFlags::POLLERR) {
+            // Nobody would read this end's failure: it would wake us for ever.
+            return Err(Errno::ECONNRESET);
+        }
+    }
+    Ok(ready)
 }
 
 /// What to wait for on the side that `out` reads from and `back` writes to.

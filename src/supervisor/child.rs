@@ -201,6 +201,12 @@ impl fmt::Debug for InFlight {
 }
 
 impl InFlight {
+    /// Whether the life it belongs to is over.
+    pub fn is_over(&self) -> bool {
+        let child = lock(&self.shared.child);
+        child.generation != self.generation || child.pid.is_none()
+    }
+
     /// It is no longer a request that a restart waits for: it has become something that may last for
     /// ever. Dropping does the same.
     pub fn leave(&self) {

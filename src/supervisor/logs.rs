@@ -91,7 +91,7 @@ impl Logs {
         let until = Instant::now() + wait;
         let mut inner = lock(&self.inner);
         let id = if id > inner.ring.last() { 0 } else { id };
-        while inner.ring.last() <= id && !inner.closed {
+        while inner.ring.after(id).next().is_none() && !inner.closed {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;

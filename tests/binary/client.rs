@@ -63,6 +63,27 @@ impl Client {
         }
     }
 
+    /// Exactly this many bytes.
+    pub fn take(&mut self, count: usize) -> Vec<u8> {
+        while self.buffer.len() < count {
+            let end = self.fill();
+            assert!(end.is_none(), "{end:?}, {} bytes early", count - self.buffer.len());
+        }
+        self.buffer.drain(..count).collect()
+    }
+
+    /// Reads until what came contains `text`; all of it up to there.
+    pub fn take_through(&mut self, text: &str) -> String {
+        loop {
+            if let Some(at) = self.buffer.windows(text.len()).position(|w| w == text.as_bytes()) {
+                let taken: Vec<u8> = self.buffer.drain(..at + text.len()).collect();
+                return String::from_utf8_lossy(&taken).into_owned();
+            }
+            let end = self.fill();
+            assert!(end.is_none(), "{end:?} after {:?}", String::from_utf8_lossy(&self.buffer));
+        }
+    }
+
     /// Reads until the connection ends; what came stays in the buffer.
     pub fn end(&mut self) -> End {
         loop {

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub mod client;
+pub mod tunnel;
 
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, getsockname, listen, setsockopt, socket,
@@ -422,6 +423,14 @@ impl Wire {
             self.buffer.drain(..length).collect()
         };
         Some(Seen { head, body })
+    }
+
+    /// Exactly this many bytes, from what was read beyond the last head on.
+    pub fn take(&mut self, count: usize) -> Vec<u8> {
+        while self.buffer.len() < count {
+            assert!(self.fill(), "ended {} bytes early", count - self.buffer.len());
+        }
+        self.buffer.drain(..count).collect()
     }
 
     /// Throws away what was read beyond the last head; how much that was.
