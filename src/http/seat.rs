@@ -291,7 +291,7 @@ mod tests {
                 since: begin,
                 // The later, the faster.
                 moved: Arc::new(AtomicU64::new(n << 32)),
-                cut: false,
+                spared: false,
             };
             pairs.push((client, socket, streams.admit_slow(stream)));
         }
