@@ -122,8 +122,10 @@ fn a_slow_reader_on_either_side_costs_no_memory_and_loses_nothing() {
     let (up, down) = (fill(&client.stream), fill(&wire.stream));
     let grown = peak_kib(&server) - before;
     assert!(grown < 1024, "{grown} KiB for {} and {} bytes", up.len(), down.len());
-    let busy = cpu_time_in_silence_of_nobody(&server);
-    assert!(busy < Duration::from_millis(100), "{busy:?} of 500 ms while nothing can move");
+    // On a busy machine the last bytes may still be on their way.
+    binary::eventually("at rest while nothing can move", || {
+        cpu_time_in_silence_of_nobody(&server) < Duration::from_millis(100)
+    });
     assert!(wire.take(up.len()) == up);
     assert!(client.take(down.len()) == down);
     client.send("on");
