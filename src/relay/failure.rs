@@ -12,7 +12,7 @@ use std::fmt::Write;
 const LINES: usize = 20;
 
 const STYLE: &str = "\
-:root{color-scheme:light dark;--page:#f6f7f9;--card:#fff;--text:#1b1f24;--soft:#5b6470;--line:#dfe3e8;--wait:#b7791f;--bad:#c53030;--off:#718096}\
+:root{color-scheme:light dark;--page:#f6f7f9;--card:#fff;--text:#1b1f24;--soft:#5b6470;--line:#dfe3e8;--wait:#975a16;--bad:#c53030;--off:#5b6470}\
 @media(prefers-color-scheme:dark){:root{--page:#0f1216;--card:#171b21;--text:#e6e9ee;--soft:#98a2b0;--line:#2a313a;--wait:#ecc94b;--bad:#fc8181;--off:#a0aec0}}\
 *{box-sizing:border-box}\
 body{margin:0;min-height:100vh;min-height:100dvh;display:grid;place-items:center;padding:1rem;background:var(--page);color:var(--text);font:16px/1.5 system-ui,sans-serif}\
@@ -181,7 +181,11 @@ fn facts(status: &Status) -> String {
     if let Some(next) = status.next_retry {
         facts.push(format!("next start in <b id=\"next\">{}</b> s", millis(next).div_ceil(1000)));
     }
-    facts.extend(status.message.as_deref().map(|message| escape(&plain(message))));
+    // Often enough the message is the exit once more.
+    let exit = status.exit.map(|exit| exit.to_string());
+    if let Some(message) = status.message.as_deref().filter(|m| Some(*m) != exit.as_deref()) {
+        facts.push(escape(&plain(message)));
+    }
     if facts.is_empty() { String::new() } else { format!("<p>{}</p>", facts.join(" · ")) }
 }
 
