@@ -12,7 +12,7 @@ use std::fmt::Write;
 const LINES: usize = 20;
 
 const STYLE: &str = "\
-:root{color-scheme:light dark;--page:#f6f7f9;--card:#fff;--text:#1b1f24;--soft:#5b6470;--line:#dfe3e8;--wait:#b7791f;--bad:#c53030;--off:#718096}\
+:root{color-scheme:light dark;--page:#f6f7f9;--card:#fff;--text:#1b1f24;--soft:#5b6470;--line:#dfe3e8;--wait:#975a16;--bad:#c53030;--off:#5b6470}\
 @media(prefers-color-scheme:dark){:root{--page:#0f1216;--card:#171b21;--text:#e6e9ee;--soft:#98a2b0;--line:#2a313a;--wait:#ecc94b;--bad:#fc8181;--off:#a0aec0}}\
 *{box-sizing:border-box}\
 body{margin:0;min-height:100vh;min-height:100dvh;display:grid;place-items:center;padding:1rem;background:var(--page);color:var(--text);font:16px/1.5 system-ui,sans-serif}\
@@ -170,19 +170,28 @@ fn label(state: State) -> (&'static str, &'static str) {
     }
 }
 
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
 /// What is known beside the state, as a paragraph or nothing.
 fn facts(status: &Status) -> String {
     let mut facts: Vec<String> = Vec::new();
+    // Often enough the message is the exit once more.
+    let exit = status.exit.map(|exit| exit.to_string());
+    if let Some(message) = status.message.as_deref().filter(|m| Some(*m) != exit.as_deref()) {
+        facts.push(escape(&plain(message)));
+    }
     match status.exit {
-        Some(Exit::Code(code)) => facts.push(format!("Last exit code {code}")),
-        Some(Exit::Signal(signal)) => facts.push(format!("Last ended by signal {signal}")),
+        Some(Exit::Code(code)) => facts.push(format!("last exit code {code}")),
+        Some(Exit::Signal(signal)) => facts.push(format!("last ended by signal {signal}")),
         None => {}
     }
     if let Some(next) = status.next_retry {
-        facts.push(format!("next start in <b id=\"next\">{}</b> s", millis(next).div_ceil(1000)));
+        facts.push(format!("next start in <b id=\"next\">{}</b>&nbsp;s", millis(next).div_ceil(1000)));
     }
-    facts.extend(status.message.as_deref().map(|message| escape(&plain(message))));
-    if facts.is_empty() { String::new() } else { format!("<p>{}</p>", facts.join(" · ")) }
+    if facts.is_empty() { String::new() } else { format!("<p>{}</p>", capitalised(&facts.join(" · "))) }
 }
 
 fn output(lines: &[LogLine]) -> String {
@@ -203,15 +212,14 @@ fn output(lines: &[LogLine]) -> String {
 
 fn page(status: &Status, lines: &[LogLine], script: &str) -> String {
     let (label, tone) = label(status.state);
-    let (first, rest) = headline(status.state).split_at(1);
-    let headline = first.to_uppercase() + rest;
+    let headline = capitalised(headline(status.state));
     let (facts, output) = (facts(status), output(lines));
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width\"><title>{label} – server unavailable</title><style>{STYLE}</style>\
          <noscript><meta http-equiv=\"refresh\" content=\"5\"></noscript></head><body><main>\
          <p class=\"state {tone}\" role=\"status\">{label}</p><h1>{headline}</h1>{facts}{output}\
-         <footer>This page reloads by itself when the server is back.</footer></main>\
+         <footer>This page reloads by itself as soon as the server answers.</footer></main>\
          <script>{script}</script></body></html>"
     )
 }
