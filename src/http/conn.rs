@@ -89,6 +89,8 @@ pub(super) struct Conn {
     /// How much of `buffer` was searched for the end of a head.
     pub(super) scanned: usize,
     pub(super) hold: Hold,
+    /// Its last request came soon after the one before: the next is likely to, too.
+    pub(super) busy: bool,
     _slot: Slot,
 }
 
@@ -101,6 +103,7 @@ impl Conn {
             buffer: Vec::new(),
             scanned: 0,
             hold: Hold::default(),
+            busy: false,
             _slot: slot,
         }
     }

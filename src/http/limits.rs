@@ -34,7 +34,8 @@ pub const CROWD_TICK: Duration = Duration::from_millis(25);
 pub const STREAM_TICK: Duration = Duration::from_secs(1);
 /// How long a pool thread above the minimum waits for work before it ends.
 pub const THREAD_IDLE: Duration = Duration::from_secs(10);
-/// How many times a worker waits 20 ms on a connection for its next request, while the pool has room.
+/// How many times a worker waits 20 ms on a busy connection for its next request, while the pool has
+/// room; on one that is not busy, once.
 /// Where a hundred busy connections share two processors, each has its turn every 10 ms or more; who
 /// had to go through the listener thread meanwhile would wait for a processor twice.
 pub const LINGER_ROUNDS: u32 = 10;

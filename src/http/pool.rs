@@ -262,12 +262,18 @@ impl Worker {
     fn linger(&mut self, conn: &mut Conn) -> bool {
         let Shared { stats, limits, .. } = &*self.shared;
         let crowded = || stats.connections.load(Ordering::Relaxed) >= limits.max_connections;
-        for _ in 0..LINGER_ROUNDS {
+        // A connection that is used now and then is not worth a thread for long.
+        let rounds = if conn.busy { LINGER_ROUNDS } else { 1 };
+        conn.busy = false;
+        for _ in 0..rounds {
             if self.pool.is_full() || self.pool.is_behind() || crowded() {
                 return false;
             }
             match conn.receive_soon(self.scratch.copy.get()) {
-                Ok(Some(1..)) => return true,
+                Ok(Some(1..)) => {
+                    conn.busy = true;
+                    return true;
+                }
                 Ok(None) => {}
                 // The listener thread sees the same end or error and closes.
                 Ok(Some(0)) | Err(_) => return false,
