@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 
-use crate::base::id::hex;
+use crate::base::hex::hex;
 use crate::base::lock::lock;
 
 /// Files up to this size are hashed when first asked for; longer ones only as they are uploaded.

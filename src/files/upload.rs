@@ -14,7 +14,7 @@ use super::etag::{BUFFER_BYTES, State};
 use super::root::{file_type, give, lstat, sync_directory};
 use super::stage::Staged;
 use super::{FileError, RelativePath, Root};
-use crate::base::id::hex;
+use crate::base::hex::hex;
 use crate::base::lock::lock;
 
 /// What an upload may not do, and what it should.

@@ -8,7 +8,7 @@ use nix::unistd::mkfifo;
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::base::id::hex;
+use crate::base::hex::hex;
 
 fn sha256(body: &[u8]) -> String {
     hex(&Sha256::digest(body))
