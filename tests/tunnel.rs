@@ -185,7 +185,7 @@ fn the_rest_for_a_slow_reader_is_kept_after_both_ends() {
     let up = fill(&client.stream);
     let mut got = Vec::new();
     eventually("the client's end is known", || {
-        got.extend(wire.take(16 * 1024));
+        got.extend(wire.take(64 * 1024));
         unsent(&client.stream) == 0
     });
     drop(client);

@@ -174,10 +174,12 @@ fn turn<'s>(
     };
     let ready = poll(&mut polled[range], timeout)?;
     let [client, upstream] = polled.map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR));
+    // What one way waits for is no news for the other: only a failure is for both.
+    let (no_write, no_read) = (PollFlags::POLLIN, PollFlags::POLLOUT);
     for (way, from, to) in [(up, client, upstream), (down, upstream, client)] {
-        if way.wants_to_write() && !to.is_empty() {
+        if way.wants_to_write() && !(to - no_write).is_empty() {
             way.write()?;
-        } else if way.wants_to_read() && !from.is_empty() {
+        } else if way.wants_to_read() && !(from - no_read).is_empty() {
             let n = way.read(buffer)?;
             seat.moved(n);
             if n == buffer.len() && n < PIECE_BYTES_MAX {
