@@ -168,7 +168,7 @@ fn a_client_that_never_says_a_whole_word_is_not_waited_for() {
 
 #[test]
 fn children_and_their_children_are_gone() {
-    let script = "sleep 1001 & setsid sleep 1002 & trap \"sleep 0.2; echo bye >bye; exit\" TERM; while :; do sleep 0.01; done";
+    let script = "trap \"sleep 0.2; echo bye >bye; exit\" TERM; sleep 1001 & setsid sleep 1002 & while :; do sleep 0.01; done";
     let mut server = Server::start(&format!("sh -c '{script}'"), unused_port(), &["--stop-grace", "10s"]);
     let own = format!("{}", server.root().display());
     // All of them work in the root.
