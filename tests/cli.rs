@@ -199,7 +199,8 @@ fn open_control_and_child_user_need_their_conditions() {
     // The test's own directories are not for others: the binary runs from a copy.
     let place = tempfile::tempdir().unwrap();
     let copy = place.path().join("binary");
-    std::fs::copy(BINARY, &copy).unwrap();
+    // By another process: a child that another test forks while we write would keep the file busy.
+    assert!(Command::new("cp").arg(BINARY).arg(&copy).status().unwrap().success());
     std::fs::set_permissions(place.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let mut command = Command::new(&copy);
     command.args(["-c", IDLE, "--port=0", "--child-user=1000"]).current_dir(place.path());
