@@ -114,7 +114,8 @@ fn a_head_must_come_in_time_however_its_bytes_are_spread() {
         }
         let answer = client.response("GET");
         assert_eq!((answer.status, answer.code().as_str()), (408, "head_timeout"), "{first}");
-        assert!(start.elapsed() >= Duration::from_millis(400), "{:?}", start.elapsed());
+        // The connection is a moment older than `start`.
+        assert!(start.elapsed() >= Duration::from_millis(350), "{:?}", start.elapsed());
         client.end();
     }
 }

@@ -184,10 +184,13 @@ fn the_rest_for_a_slow_reader_is_kept_after_both_ends() {
     assert_eq!(client.end(), End::Closed);
     let up = fill(&client.stream);
     let mut got = Vec::new();
-    eventually("the client's end is known", || {
+    // How fast a queue that stood still moves again is the kernel's affair: some congestion controls
+    // take tens of seconds on a busy machine.
+    let start = std::time::Instant::now();
+    while unsent(&client.stream) > 0 {
         got.extend(wire.take(64 * 1024));
-        unsent(&client.stream) == 0
-    });
+        assert!(start.elapsed() < Duration::from_secs(120), "the client's end is not known");
+    }
     drop(client);
     // It has gone in order, and its bytes are still to be read: nothing to be busy with.
     let busy = cpu_time_in_silence_of_nobody(&server);
