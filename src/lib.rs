@@ -8,6 +8,7 @@ pub mod base;
 
 // floor 1: wires and processes
 pub mod http;
+pub mod logger;
 pub mod process;
 
 // floor 2: what the product is about, each ignorant of HTTP
@@ -23,4 +24,3 @@ pub mod relay;
 pub mod app;
 pub mod cli;
 pub mod config;
-pub mod logger;

@@ -3,7 +3,7 @@
 
 /// Makes the calling thread a batch thread (`sched(7)`, SCHED_BATCH): waking it does not push the
 /// running one aside. Workers wake each other's peers all the time; without those switches 128 busy
-/// connections get a quarter to a half more requests through. A kernel that refuses is as before.
+/// connections got at least a fifth more requests through. A kernel that refuses is as before.
 /// Children are forked elsewhere and do not inherit it.
 pub(super) fn become_batch_thread() {
     let parameter = libc::sched_param { sched_priority: 0 };
