@@ -6,7 +6,7 @@ mod value;
 use crate::cli::Flags;
 use crate::http::Limits;
 use nix::sys::signal::Signal;
-use places::{existing_directory, state_directory, token};
+use places::{ensure_token, existing_directory, state_directory, token};
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -200,10 +200,14 @@ impl Config {
         let state_dir =
             from.text("state-dir", flags.state_dir)?.map(|dir| state_directory(&dir, &root)).transpose()?;
         let token = token(&from, flags.token_file, state_dir.as_deref(), &root)?;
+        // The flag, if any, that lets callers run programs.
+        let runs_programs: Option<&'static str> = None;
         let open_control = from.switch("open-control", flags.open_control)?;
         if open_control && !control.is_some_and(|address| address.ip().is_loopback()) {
             return Err(ConfigError::new("open-control", "needs a --control listener on a loopback address"));
         }
+        let needs_token = runs_programs.filter(|_| !open_control);
+        let token = ensure_token(token, needs_token, state_dir.as_deref())?;
         let defaults = Limits::default();
         let limits = Limits {
             max_connections: from.parsed(

@@ -6,13 +6,13 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::{LONG, eventually, fixture, processes, sh, spawn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use simple_artifact_server::process::{
-    Exit, LINE_BYTES, Output, Signal, SpawnError, Spawned, Stdin, Stream, User,
-};
+use simple_artifact_server::process::{Exit, Output, Signal, SpawnError, Spawned, Stdin, Stream, User};
+
+const LINE_BYTES: usize = 8 * 1024;
 
 fn run(script: &str) -> Exit {
     processes().spawn(sh(script)).unwrap().exit.recv_timeout(LONG).unwrap()
@@ -193,7 +193,7 @@ fn lines(spawn: simple_artifact_server::process::Spawn) -> Vec<(Stream, usize, S
     let seen = Seen::default();
     let spawned = processes().spawn(spawn).unwrap();
     let sink = Arc::clone(&seen);
-    let output = Output::start(spawned.stdout, spawned.stderr, false, move |stream, line| {
+    let output = Output::start(spawned.stdout, spawned.stderr, false, LINE_BYTES, move |stream, line| {
         sink.lock().unwrap().push((stream, line.len(), line.chars().take(20).collect()));
     })
     .unwrap();
@@ -226,4 +226,27 @@ fn a_grandchild_that_holds_the_pipe_does_not_hold_us() {
     let started = Instant::now();
     assert_eq!(lines(spawn).len(), 1);
     assert!(started.elapsed() < LONG / 2);
+}
+
+#[test]
+fn a_group_is_asked_before_it_is_killed() {
+    let second = Duration::from_secs(1);
+    // Each prints when it is ready; the leader waits for the signal, or not.
+    let polite =
+        processes().spawn(sh("trap 'echo asked; exit 3' TERM; echo ready; sleep 1000 & wait")).unwrap();
+    let mut stdout = polite.stdout;
+    stdout.read_exact(&mut [0; 6]).unwrap();
+    assert!(processes().end_group(polite.pid, &[(Signal::SIGTERM, 30 * second)]));
+    assert_eq!(polite.exit.recv_timeout(LONG).unwrap(), Exit::Code(3));
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "asked\n", "and the sleeper holds the pipe no more");
+
+    let deaf = processes().spawn(sh("trap '' TERM INT; echo ready; while :; do sleep 1000; done")).unwrap();
+    let mut stdout = deaf.stdout;
+    stdout.read_exact(&mut [0; 6]).unwrap();
+    let steps = [(Signal::SIGINT, second / 20), (Signal::SIGTERM, second / 20)];
+    assert!(processes().end_group(deaf.pid, &steps));
+    assert_eq!(deaf.exit.recv_timeout(LONG).unwrap(), Exit::Signal(9));
+    assert!(!processes().group_alive(deaf.pid));
 }

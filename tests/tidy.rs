@@ -42,6 +42,7 @@ const TOP: u8 = 5;
 const HOMES: &[(&str, &[&str])] = &[
     ("argh", &["cli.rs"]),
     ("ctrlc", &["process/"]),
+    ("getrandom", &["base/"]),
     ("httparse", &["http/", "relay/"]),
     ("shlex", &["config.rs"]),
     ("ureq", &["relay/"]),

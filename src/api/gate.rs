@@ -20,6 +20,27 @@ pub struct GatePolicy {
     pub allow_origins: Vec<String>,
 }
 
+/// Why a caller is not let through. Each contract has a face of its own for it; ours is the
+/// [`HttpError`] it turns into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// By who they are.
+    Caller(Refusal),
+    /// By the page that made their browser ask.
+    Origin,
+}
+
+impl From<Denied> for HttpError {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Caller(refusal) => refused(refusal),
+            Denied::Origin => {
+                HttpError::new(403, "origin_not_allowed", "requests from that Origin are refused")
+            }
+        }
+    }
+}
+
 /// Lets requests through or tells why not.
 #[derive(Debug)]
 pub struct Gate {
@@ -56,31 +77,27 @@ impl Gate {
     }
 
     /// Checks the caller against what the route asks, and where the call comes from.
-    pub(super) fn check(&self, exchange: &Exchange<'_>, access: Access) -> Result<(), HttpError> {
+    pub(super) fn check(&self, exchange: &Exchange<'_>, access: Access) -> Result<(), Denied> {
         let head = exchange.head();
         let credentials = Credentials {
             identity: head.get_all(IDENTITY).collect(),
             authorization: head.get_all("authorization").collect(),
         };
         let policy = if exchange.role() == Role::Control { &self.control } else { &self.public };
-        authorize(policy, &credentials, access).map_err(refused)?;
+        authorize(policy, &credentials, access).map_err(Denied::Caller)?;
         self.check_origin(head)
     }
 
     /// A page of another site may make a browser send requests here, but not hide where they come
     /// from: what changes things is refused from elsewhere.
-    fn check_origin(&self, head: &Head) -> Result<(), HttpError> {
+    fn check_origin(&self, head: &Head) -> Result<(), Denied> {
         if matches!(head.method(), Method::Get | Method::Head) && !head.is_upgrade() {
             return Ok(());
         }
         for origin in head.get_all("origin") {
             let allowed = self.policy.allow_origins.iter().any(|allowed| allowed.as_bytes() == origin);
             if !allowed && !is_same_site(origin, head) {
-                return Err(HttpError::new(
-                    403,
-                    "origin_not_allowed",
-                    "requests from that Origin are refused",
-                ));
+                return Err(Denied::Origin);
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Floor 0: what the standard library lacks. Knows nothing of HTTP, processes or the product.
 pub mod hex;
 pub mod lock;
+pub mod random;
 pub mod ring;
 pub mod stop;
 pub mod thread;

@@ -1,14 +1,18 @@
 //! What the configuration names on the host: directories and the token's file, looked at before the
 //! start. The state directory is the one thing made here.
 use super::{ConfigError, Source};
-use std::fs::{DirBuilder, File};
-use std::io::{ErrorKind, Read};
+use crate::base::hex::hex;
+use crate::base::random;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 /// Bytes of a token file.
 const TOKEN_BYTES: u64 = 4096;
+/// Random bytes in a token we make.
+const TOKEN_RANDOM_BYTES: usize = 32;
 
 pub(super) fn existing_directory(setting: &'static str, text: &str) -> Result<PathBuf, ConfigError> {
     match Path::new(text).canonicalize() {
@@ -92,6 +96,34 @@ pub(super) fn token(
     usable(&bytes).map(Some).map_err(|text| problem(text.to_owned()))
 }
 
+/// The token at `token` in the state directory, made if none is set: 32 random bytes in hex, readable
+/// for us alone. `needed_by` names the flag that lets callers run programs, which nobody may do without a
+/// credential.
+pub(super) fn ensure_token(
+    token: Option<Vec<u8>>,
+    needed_by: Option<&'static str>,
+    state_dir: Option<&Path>,
+) -> Result<Option<Vec<u8>>, ConfigError> {
+    let (None, Some(flag)) = (&token, needed_by) else { return Ok(token) };
+    let Some(dir) = state_dir else {
+        let text = "lets callers run programs: set FRAG_TOKEN or --token-file, or give a --state-dir for a token to be made in";
+        return Err(ConfigError::new(flag, text));
+    };
+    let path = dir.join("token");
+    make_token(&path).map(Some).map_err(|error| {
+        ConfigError::new("state-dir", format!("a token cannot be made at `{}`: {error}", path.display()))
+    })
+}
+
+fn make_token(path: &Path) -> std::io::Result<Vec<u8>> {
+    let token = hex(&random::bytes::<TOKEN_RANDOM_BYTES>()?).into_bytes();
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(&token)?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    Ok(token)
+}
+
 /// The token without the white space around it, if a header can carry it.
 fn usable(bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
     match bytes.trim_ascii() {
@@ -173,5 +205,23 @@ mod tests {
         assert!(resolve(flags(), &[]).unwrap_err().contains("cannot be read"));
         std::fs::remove_file(&file).unwrap();
         assert_eq!(resolve(flags(), &[]).unwrap().token, None);
+    }
+
+    #[test]
+    fn a_token_is_made_once_where_it_lasts() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = super::ensure_token(None, Some("exec"), Some(dir.path())).unwrap().unwrap();
+        assert!(made.len() == 64 && made.iter().all(u8::is_ascii_hexdigit));
+        let file = dir.path().join("token");
+        let written = std::fs::read(&file).unwrap();
+        assert_eq!(written.trim_ascii(), made);
+        let mode = std::os::unix::fs::MetadataExt::mode(&file.metadata().unwrap());
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(super::ensure_token(None, Some("exec"), Some(dir.path())).is_err(), "never written over");
+        let error = super::ensure_token(None, Some("exec"), None).unwrap_err().to_string();
+        assert!(error.contains("--exec (FRAG_EXEC)") && error.contains("--state-dir"), "{error}");
+        assert_eq!(super::ensure_token(None, None, Some(dir.path())).unwrap(), None);
+        let given = super::ensure_token(Some(b"t".to_vec()), Some("exec"), None).unwrap();
+        assert_eq!(given.as_deref(), Some(&b"t"[..]));
     }
 }

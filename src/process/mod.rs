@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of the product. The supervisor and every other floor that runs commands call it.
 mod adopted;
+mod end;
 mod output;
 mod reap;
 mod signal;
@@ -9,7 +10,7 @@ mod spawn;
 mod table;
 
 pub use nix::sys::signal::Signal;
-pub use output::{LINE_BYTES, Output, Stream};
+pub use output::{Output, Stream};
 pub use signal::install as install_signals;
 pub use spawn::{Spawn, SpawnError, Spawned, Stdin, User};
 pub use table::{Exit, Pid, Processes};

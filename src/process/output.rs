@@ -9,8 +9,6 @@ use crossbeam_channel::{Receiver, bounded};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// The longest line handed on, in bytes of UTF-8; the rest of a longer one becomes further lines.
-pub const LINE_BYTES: usize = 8 * 1024;
 /// How long after its process's end a pipe is read that somebody else still holds open.
 pub(super) const DRAIN: Duration = Duration::from_millis(500);
 const READ_BYTES: usize = 16 * 1024;
@@ -33,8 +31,9 @@ pub struct Output {
 }
 
 impl Output {
-    /// Starts reading. `on_line` gets each line without its line end; with `pass_through` the bytes
-    /// also go to our own stdout and stderr as they come.
+    /// Starts reading. `on_line` gets each line without its line end, at most `line_bytes` of UTF-8: the
+    /// rest of a longer one becomes further lines. With `pass_through` the bytes also go to our own
+    /// stdout and stderr as they come.
     ///
     /// # Errors
     /// When a pipe or a thread cannot be had.
@@ -42,13 +41,14 @@ impl Output {
         stdout: ChildStdout,
         stderr: ChildStderr,
         pass_through: bool,
+        line_bytes: usize,
         mut on_line: impl FnMut(Stream, &str) + Send + 'static,
     ) -> io::Result<Output> {
         let (ended_reader, ended) = io::pipe()?;
         let (finished, done) = bounded(1);
         crate::base::thread::spawn("output", move || {
-            let mut out = Pipe::new(Stream::Stdout, stdout, pass_through);
-            let mut err = Pipe::new(Stream::Stderr, stderr, pass_through);
+            let mut out = Pipe::new(Stream::Stdout, stdout, pass_through, line_bytes);
+            let mut err = Pipe::new(Stream::Stderr, stderr, pass_through, line_bytes);
             pump(&mut out, &mut err, ended_reader, &mut on_line);
             out.lines.finish(|line| on_line(Stream::Stdout, line));
             err.lines.finish(|line| on_line(Stream::Stderr, line));
@@ -74,8 +74,8 @@ struct Pipe<R> {
 }
 
 impl<R: Read + AsFd> Pipe<R> {
-    fn new(stream: Stream, reader: R, pass_through: bool) -> Self {
-        Pipe { stream, reader: Some(reader), pass_through, lines: Lines::default() }
+    fn new(stream: Stream, reader: R, pass_through: bool, line_bytes: usize) -> Self {
+        Pipe { stream, reader: Some(reader), pass_through, lines: Lines::new(line_bytes) }
     }
 
     /// Reads once what `poll` promised.
@@ -146,9 +146,9 @@ fn pump(
     }
 }
 
-/// Cuts bytes into lines of at most [`LINE_BYTES`] of text, never inside a character.
-#[derive(Default)]
+/// Cuts bytes into lines of at most `max` bytes of text, never inside a character.
 struct Lines {
+    max: usize,
     line: String,
     /// The first bytes of a character whose rest has not come yet, at most 3.
     partial: Vec<u8>,
@@ -157,6 +157,11 @@ struct Lines {
 }
 
 impl Lines {
+    /// `max` is at least the 4 bytes of a character.
+    fn new(max: usize) -> Lines {
+        Lines { max: max.max(4), line: String::new(), partial: Vec::new(), continued: false }
+    }
+
     fn push(&mut self, bytes: &[u8], mut emit: impl FnMut(&str)) {
         let joined;
         let mut rest = bytes;
@@ -208,8 +213,8 @@ impl Lines {
     }
 
     fn append(&mut self, mut text: &str, emit: &mut impl FnMut(&str)) {
-        while self.line.len() + text.len() > LINE_BYTES {
-            let mut cut = LINE_BYTES - self.line.len();
+        while self.line.len() + text.len() > self.max {
+            let mut cut = self.max - self.line.len();
             while !text.is_char_boundary(cut) {
                 cut -= 1;
             }
@@ -228,8 +233,10 @@ impl Lines {
 mod tests {
     use super::*;
 
+    const LINE_BYTES: usize = 8 * 1024;
+
     fn lines(chunks: &[&[u8]]) -> Vec<String> {
-        let (mut lines, mut seen) = (Lines::default(), Vec::new());
+        let (mut lines, mut seen) = (Lines::new(LINE_BYTES), Vec::new());
         for chunk in chunks {
             lines.push(chunk, |line| seen.push(line.to_owned()));
         }

@@ -7,7 +7,6 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use nix::errno::Errno;
@@ -87,8 +86,6 @@ pub(super) struct Table {
     last_serial: u64,
 }
 
-/// How long [`Processes::kill_everything`] waits for each of its two steps.
-const KILL_TIME: Duration = Duration::from_millis(500);
 /// Leaderless groups remembered before the dead ones are swept out.
 const SWEEP_AT: usize = 64;
 
@@ -243,22 +240,5 @@ impl Processes {
         {
             entry.kill_group_on_exit = kill;
         }
-    }
-
-    /// SIGKILLs every group we ever started, then everything that their ends leave to us; takes at
-    /// most a second.
-    pub fn kill_everything(&self) {
-        let until = Instant::now() + KILL_TIME;
-        let mut table = lock(&self.shared.table);
-        for number in table.entries.keys() {
-            let _ = killpg(nix::unistd::Pid::from_raw(*number), Signal::SIGKILL);
-        }
-        // Only once they are collected are their orphans ours to find.
-        while !table.entries.is_empty() && Instant::now() < until {
-            let waited = self.shared.reaped.wait_timeout(table, KILL_TIME / 50);
-            table = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
-        }
-        drop(table);
-        self.kill_all_adopted(KILL_TIME);
     }
 }

@@ -11,6 +11,9 @@ use crate::base::ring::Ring;
 /// Lines one call of [`Logs::after`] returns at most; the caller comes back for more.
 const AFTER_LINES: usize = 256;
 
+/// Bytes of one line at most; a longer one is kept as several.
+pub(super) const LINE_BYTES: usize = 8 * 1024;
+
 /// Who wrote a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogStream {

@@ -7,7 +7,7 @@ use crossbeam_channel::Receiver;
 
 use super::Spec;
 use super::child::Shared;
-use super::logs::LogStream;
+use super::logs::{LINE_BYTES, LogStream};
 use crate::process::{Exit, Output, Pid, Signal, Spawn, Spawned, Stdin, Stream};
 
 pub(super) struct Running {
@@ -30,7 +30,7 @@ impl Running {
             .spawn(spawn(spec, nofile_soft))
             .map_err(|error| (error.shell_code(), error.to_string()))?;
         let to = Arc::clone(shared);
-        let output = Output::start(stdout, stderr, spec.pass_output, move |stream, line| {
+        let output = Output::start(stdout, stderr, spec.pass_output, LINE_BYTES, move |stream, line| {
             let stream = match stream {
                 Stream::Stdout => LogStream::Stdout,
                 Stream::Stderr => LogStream::Stderr,
