@@ -13,6 +13,8 @@ pub mod process;
 
 // floor 2: what the product is about, each ignorant of HTTP
 pub mod auth;
+#[cfg(feature = "runs")]
+pub mod events;
 pub mod files;
 pub mod supervisor;
 

@@ -1,0 +1,25 @@
+//! What happens, as actions through one reducer, and who listens. Knows nothing of HTTP, nor of whom the
+//! actions come from; runs (floor 3) and the composition root dispatch them.
+mod action;
+mod bus;
+mod json;
+mod patch;
+mod ring;
+mod state;
+mod subscription;
+#[cfg(test)]
+mod tests;
+
+pub use action::{Action, is_kind, now_ms};
+pub use bus::{Bus, BusSettings, Encode, Event};
+pub use json::{Json, write_string};
+pub use patch::{Change, Patches, change};
+pub use ring::{Frame, Stream};
+pub use state::{Slice, Slices, State};
+pub use subscription::{Next, Start, Subscription};
+
+/// Whether listeners get the action itself. What an agent writes to its stderr is for its log, and the
+/// journal's own progress for the state.
+fn is_public(action: &Action) -> bool {
+    !matches!(action.kind.as_ref(), "AGENT_STDERR" | "JOURNAL_SEALED")
+}
