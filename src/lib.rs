@@ -18,6 +18,10 @@ pub mod events;
 pub mod files;
 pub mod supervisor;
 
+// floor 3: what uses several of them
+#[cfg(feature = "runs")]
+pub mod runs;
+
 // floor 4: one file a resource, and the relay
 pub mod api;
 pub mod relay;

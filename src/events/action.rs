@@ -48,6 +48,15 @@ pub fn is_kind(text: &str) -> bool {
     !text.is_empty() && text.len() <= KIND_BYTES && text.bytes().all(plain)
 }
 
+/// How the types begin that only this server speaks: what the state and the journal rest on.
+const OURS: [&str; 9] =
+    ["SERVER_", "RUNTIME_", "HITL_", "EXEC_", "WORKER_", "ARTIFACT_", "FILE_", "JOURNAL_", "AGENT_STDERR"];
+
+/// Whether only this server speaks a type: from nobody else it counts.
+pub fn is_ours(kind: &str) -> bool {
+    OURS.iter().any(|prefix| kind.starts_with(prefix))
+}
+
 /// Milliseconds since 1970.
 pub fn now_ms() -> u64 {
     unix_ms(SystemTime::now())

@@ -10,7 +10,7 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 
-pub use action::{Action, is_kind, now_ms};
+pub use action::{Action, is_kind, is_ours, now_ms};
 pub use bus::{Bus, BusSettings, Encode, Event};
 pub use json::{Json, write_string};
 pub use patch::{Change, Patches, change};
