@@ -1,7 +1,12 @@
 //! What the server was told to do: flags and FRAG_* variables checked and turned into one plain value.
 //! A bad value is an error that names flag and variable, never a silent default.
 mod places;
+#[cfg(feature = "runs")]
+mod runs;
 mod value;
+
+#[cfg(feature = "runs")]
+pub use runs::RunsConfig;
 
 use crate::cli::Flags;
 use crate::http::Limits;
@@ -82,6 +87,9 @@ pub struct Config {
     pub max_upload: u64,
     /// The front's bounds.
     pub limits: Limits,
+    /// The agent, the journal, the streams.
+    #[cfg(feature = "runs")]
+    pub runs: RunsConfig,
 }
 
 /// A setting that makes no sense.
@@ -159,6 +167,11 @@ impl Source<'_> {
     }
 }
 
+/// Splits a command as a shell would.
+fn words(command: &str) -> Option<Vec<String>> {
+    shlex::split(command)
+}
+
 impl Config {
     /// Checks and completes what the command line and the environment say.
     ///
@@ -169,10 +182,12 @@ impl Config {
         environment: &dyn Fn(&str) -> Option<OsString>,
     ) -> Result<Config, ConfigError> {
         let from = Source { environment };
+        #[cfg(feature = "runs")]
+        let runs_flags = flags.clone();
         let command_text = from
             .text("command", flags.command)?
             .ok_or_else(|| ConfigError::new("command", "is required: the server to wrap"))?;
-        let command = shlex::split(&command_text)
+        let command = words(&command_text)
             .ok_or_else(|| ConfigError::new("command", "has an open quote or a backslash at its end"))?;
         if command.is_empty() {
             return Err(ConfigError::new("command", "is empty"));
@@ -197,11 +212,17 @@ impl Config {
             Ok(Some(address))
         })?;
         let root = existing_directory("root", from.text("root", flags.root)?.as_deref().unwrap_or("."))?;
-        let state_dir =
-            from.text("state-dir", flags.state_dir)?.map(|dir| state_directory(&dir, &root)).transpose()?;
+        let state_dir = from
+            .text("state-dir", flags.state_dir)?
+            .map(|dir| state_directory("state-dir", &dir, &root))
+            .transpose()?;
         let token = token(&from, flags.token_file, state_dir.as_deref(), &root)?;
         // The flag, if any, that lets callers run programs.
         let runs_programs: Option<&'static str> = None;
+        #[cfg(feature = "runs")]
+        let runs = RunsConfig::resolve(&from, runs_flags, &root, state_dir.as_deref())?;
+        #[cfg(feature = "runs")]
+        let runs_programs = runs_programs.or(runs.agent.as_ref().map(|_| "agent"));
         let open_control = from.switch("open-control", flags.open_control)?;
         if open_control && !control.is_some_and(|address| address.ip().is_loopback()) {
             return Err(ConfigError::new("open-control", "needs a --control listener on a loopback address"));
@@ -286,6 +307,8 @@ impl Config {
             })?,
             max_upload: from.parsed("max-upload", flags.max_upload, MAX_UPLOAD_BYTES, parse_size)?,
             limits,
+            #[cfg(feature = "runs")]
+            runs,
         })
     }
 }

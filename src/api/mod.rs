@@ -5,10 +5,14 @@ mod gate;
 mod logs;
 mod query;
 mod route;
+#[cfg(feature = "runs")]
+mod runs;
 mod status;
 
 pub use gate::{Gate, GatePolicy};
 pub use route::{Route, RouteError, route};
+#[cfg(feature = "runs")]
+pub use runs::{Identity, RunsApi, encode};
 
 use crate::files::Root;
 use crate::http::{Exchange, HttpError, Method, Response, Served};
@@ -31,6 +35,9 @@ pub struct Api {
     pub max_upload: u64,
     /// Settings that `status` shows.
     pub about: About,
+    /// State, events, runs and approvals.
+    #[cfg(feature = "runs")]
+    pub runs: RunsApi,
 }
 
 /// What does not change while we run.
@@ -59,7 +66,10 @@ impl Api {
         match self.answer(exchange, path) {
             Ok(Answer::Served(served)) => Ok(served),
             Ok(Answer::Response(response)) => {
-                match exchange.respond(response.with("cache-control", NOT_STORED)) {
+                // A few say themselves how long they are true.
+                let says = response.headers.iter().any(|(name, _)| name == "cache-control");
+                let response = if says { response } else { response.with("cache-control", NOT_STORED) };
+                match exchange.respond(response) {
                     Ok(()) => Ok(Served::Done),
                     Err(_) => Ok(Served::Gone),
                 }
@@ -71,11 +81,15 @@ impl Api {
     fn answer(&self, exchange: &mut Exchange<'_>, path: &[u8]) -> Result<Answer, HttpError> {
         let method = exchange.head().method();
         self.gate.check_listener(exchange)?;
+        #[cfg(feature = "runs")]
+        if let Some(answer) = runs::serve(self, exchange, path) {
+            return Ok(answer);
+        }
         let route = route(method, path);
         self.gate.check(exchange, route.as_ref().map_or_else(RouteError::access, Route::access))?;
         Ok(Answer::Response(match route? {
             Route::Status => status::status(self, exchange)?,
-            Route::Health => status::health(),
+            Route::Health => status::health(self),
             Route::Await => match status::wait_ready(self, exchange)? {
                 Some(response) => response,
                 None => return Ok(Answer::Served(Served::Gone)),

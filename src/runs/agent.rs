@@ -50,8 +50,10 @@ pub enum InvokeError {
     Busy(String),
     /// The journal cannot be written.
     Journal,
-    /// Its process did not start; the run has failed.
+    /// Its process did not start; this run has failed.
     Start(String),
+    /// The kernel has no random number for an id.
+    NoRandomness,
     /// This server ends.
     Ending,
 }
@@ -117,7 +119,7 @@ impl Agent {
     /// Begins an invocation and returns its id; the rest happens on threads of its own. `asks` gets the
     /// tool calls.
     pub(super) fn invoke(self: &Arc<Agent>, input: &str, asks: Arc<dyn Asks>) -> Result<String, InvokeError> {
-        let id = uuid_v4().map_err(|error| InvokeError::Start(error.to_string()))?;
+        let id = uuid_v4().map_err(|_| InvokeError::NoRandomness)?;
         let execution = Arc::new(Execution {
             id: id.clone(),
             phase: Mutex::new(Phase::Starting),
@@ -266,14 +268,14 @@ impl Agent {
         lock(&execution.ended_because).get_or_insert(why);
         let (agent, execution) = (Arc::clone(self), Arc::clone(execution));
         // Called where its output is read, which must go on for it to end.
-        let ends = thread::spawn("agent-end", move || agent.signal(&execution));
+        let ends = thread::spawn("agent-end", move || agent.signal(&execution, agent.settings.grace));
         if let Err(error) = ends {
             log::warn!("agent: cannot be ended: {error}");
         }
     }
 
     /// SIGINT, the grace, SIGKILL. False if it had ended before.
-    fn signal(&self, execution: &Execution) -> bool {
+    fn signal(&self, execution: &Execution, grace: Duration) -> bool {
         let pid = {
             let mut phase = lock(&execution.phase);
             let pid = match *phase {
@@ -286,15 +288,19 @@ impl Agent {
             pid
         };
         if let Some(pid) = pid {
-            self.processes.end_group(pid, &[(Signal::SIGINT, self.settings.grace)]);
+            self.processes.end_group(pid, &[(Signal::SIGINT, grace)]);
         }
         true
     }
 
     /// Ends an invocation and waits until it is over. False if it had ended by itself before.
     pub(super) fn abort(&self, execution: &Arc<Execution>) -> bool {
-        let ended = self.signal(execution);
-        let until = Instant::now() + self.settings.grace + SLACK;
+        self.abort_within(execution, self.settings.grace)
+    }
+
+    fn abort_within(&self, execution: &Arc<Execution>, grace: Duration) -> bool {
+        let ended = self.signal(execution, grace);
+        let until = Instant::now() + grace + SLACK;
         let mut current = lock(&self.current);
         while current.execution.as_ref().is_some_and(|now| Arc::ptr_eq(now, execution)) {
             let left = until.saturating_duration_since(Instant::now());
@@ -307,7 +313,7 @@ impl Agent {
     }
 
     /// Ends what runs, and lets nothing begin any more.
-    pub(super) fn close(&self) {
+    pub(super) fn close(&self, grace: Duration) {
         let execution = {
             let mut current = lock(&self.current);
             current.closed = true;
@@ -315,7 +321,7 @@ impl Agent {
         };
         if let Some(execution) = execution {
             lock(&execution.ended_because).get_or_insert("the server ended");
-            self.abort(&execution);
+            self.abort_within(&execution, grace);
         }
     }
 }

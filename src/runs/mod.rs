@@ -284,12 +284,13 @@ impl Runs {
         self.0.book.journal.as_ref().is_none_or(Journal::is_well)
     }
 
-    /// Ends the agent's run and lets none begin. What is pending stays so, for the next life.
-    pub fn end_agent(&self) {
+    /// Ends the agent's run, with this long from SIGINT to SIGKILL, and lets none begin. What is pending
+    /// stays so, for the next life.
+    pub fn end_agent(&self, grace: Duration) {
         self.0.ending.store(true, Ordering::Release);
         self.0.approvals.close();
         if let Some(agent) = &self.0.agent {
-            agent.close();
+            agent.close(grace);
         }
     }
 

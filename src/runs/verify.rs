@@ -7,6 +7,7 @@ use super::journal::{
 use super::run::{Kind, Record, RunStatus, is_id};
 use crate::events::{Action, Json};
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::path::Path;
 
@@ -24,6 +25,19 @@ pub struct Verified {
     pub head: String,
     /// What is wrong: the file, the line, and why. At most 100.
     pub problems: Vec<String>,
+}
+
+impl fmt::Display for Verified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in &self.problems {
+            writeln!(f, "{problem}")?;
+        }
+        write!(f, "{} runs as they were sealed, {} unfinished", self.runs, self.unfinished)?;
+        match self.problems.len() {
+            0 => write!(f, "; the chain ends with {}", self.head),
+            n => write!(f, "; {n} problems"),
+        }
+    }
 }
 
 /// Verifies the journal in `dir`.
