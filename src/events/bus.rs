@@ -86,6 +86,8 @@ pub(super) struct Core {
     news: [bool; 3],
     /// Counts the times recording of the state began.
     epoch: u64,
+    /// Told to end: one more round.
+    closing: bool,
     pub(super) closed: bool,
 }
 
@@ -128,6 +130,7 @@ impl Bus {
                 counts: Counts::default(),
                 news: [false; 3],
                 epoch: 0,
+                closing: false,
                 closed: false,
             }),
             work: Condvar::new(),
@@ -209,6 +212,8 @@ impl Bus {
         let start = match (covered, after) {
             (Some(_), _) => Start::Resumed,
             (None, None) if stream == Stream::Actions => Start::Fresh { last },
+            // Nobody keeps what was sent of the state for the sake of actions.
+            (None, _) if stream == Stream::Actions => Start::State { last, state: core.state.clone() },
             (None, _) => Start::State { last, state: core.sent.clone() },
         };
         let seen = core.counts.pushed(stream);
@@ -216,11 +221,10 @@ impl Bus {
         (Subscription::new(Arc::clone(&self.shared), stream, covered.unwrap_or(last), seen), start)
     }
 
-    /// Ends all streams and the thread; the state still follows.
+    /// Sends what is left, then ends all streams and the thread; the state still follows.
     pub fn close(&self) {
-        lock(&self.shared.core).closed = true;
+        lock(&self.shared.core).closing = true;
         self.shared.work.notify_all();
-        self.shared.arrived.iter().for_each(Condvar::notify_all);
         let thread = lock(&self.thread).take();
         if let Some(thread) = thread {
             let _ = thread.join();
@@ -266,16 +270,18 @@ impl Shared {
         let mut core = lock(&self.core);
         while !core.closed {
             let recorded = core.is_state_recorded();
-            if !core.news.contains(&true) && (core.dirty.is_empty() || !recorded) {
+            let nothing = !core.news.contains(&true) && (core.dirty.is_empty() || !recorded);
+            if nothing && !core.closing {
                 core = self.work.wait(core).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
             let pause = last_tick.map_or(Duration::ZERO, |tick| TICK.saturating_sub(tick.elapsed()));
-            if !pause.is_zero() {
+            if !pause.is_zero() && !core.closing {
                 core = self.work.wait_timeout(core, pause).unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
             last_tick = Some(Instant::now());
+            let is_last = core.closing;
             if recorded && !core.dirty.is_empty() {
                 let dirty = std::mem::take(&mut core.dirty);
                 let (before, after, epoch) = (core.sent.clone(), core.state.clone(), core.epoch);
@@ -292,7 +298,9 @@ impl Shared {
                     }
                 }
             }
-            let news = std::mem::take(&mut core.news);
+            core.closed = is_last;
+            let news = if is_last { [true; 3] } else { core.news };
+            core.news = [false; 3];
             for (_, arrived) in news.iter().zip(&self.arrived).filter(|(news, _)| **news) {
                 arrived.notify_all();
             }

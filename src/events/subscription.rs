@@ -134,9 +134,6 @@ impl Subscription {
             return Next::TooSlow;
         }
         loop {
-            if core.closed {
-                return Next::Closed;
-            }
             if !core.ring.covers(self.at, self.stream) {
                 return Next::TooSlow;
             }
@@ -145,6 +142,9 @@ impl Subscription {
             self.seen = core.counts.pushed(self.stream);
             if !frames.is_empty() {
                 return Next::Frames(frames, at);
+            }
+            if core.closed {
+                return Next::Closed;
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
