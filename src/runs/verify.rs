@@ -155,26 +155,27 @@ impl Check {
             }
             None => self.problem("runs.jsonl", number, "the run has no line with which it begins"),
         }
-        let before = self.found.problems.len();
+        let name = format!("logs/{}.jsonl", record.id);
         let Some(log) = self.log(&record.id)? else { return Ok(()) };
-        if let Some(what) = log.misfit(record) {
-            self.problem("runs.jsonl", number, &format!("{what} is not that of logs/{}.jsonl", record.id));
-        }
         let Some(state) = self.states.get_mut(&record.id) else {
             self.problem("runs.jsonl", number, "state.jsonl has no state of this run");
             return Ok(());
         };
         state.used = true;
-        let (state_number, state_at) = (state.number, state.at_ms);
-        let digest = log.digest.finish(&state.text, record.start_ms, record.end_ms.unwrap_or(0));
-        if Some(state_at) != record.end_ms {
-            self.problem("state.jsonl", state_number, "it is not from the end of its run");
-        }
-        let fits = record.seal.as_ref().is_some_and(|seal| seal.digest == digest);
-        // With every other part intact, it is the log that was changed: the state has its own sum, and the
-        // digest its chain.
-        if !fits && linked && self.found.problems.len() == before {
-            self.problem(&format!("logs/{}.jsonl", record.id), 1, "the digest of the run is another");
+        let misfit = log.misfit(record);
+        let (state_number, state_at, end_ms) = (state.number, state.at_ms, log.end_ms());
+        let digest = log.digest(&state.text, record);
+        if record.seal.as_ref().is_some_and(|seal| seal.digest == digest) {
+            // Log and state are those that were sealed; what is left is the line itself.
+            if let Some(what) = misfit {
+                self.problem("runs.jsonl", number, &format!("{what} is not that of {name}"));
+            }
+            if Some(state_at) != end_ms {
+                self.problem("state.jsonl", state_number, "it is not from the end of its run");
+            }
+        } else if linked {
+            // The digest has its chain, and the state its sum: it is the log.
+            self.problem(&name, 1, "the digest of the run is another");
         }
         Ok(())
     }
@@ -266,17 +267,27 @@ impl Log {
         begun || self.count == 1 && first.kind == "RUNTIME_EXECUTION_ABORTED"
     }
 
+    fn end_ms(&self) -> Option<u64> {
+        self.last.as_ref().map(|last| last.at_ms)
+    }
+
+    /// The digest of the run, with the times of its log: those of the record may be what was changed.
+    fn digest(&self, state: &str, record: &Record) -> String {
+        let begun = self.first.as_ref().filter(|first| Kind::begun_by(&first.kind).is_some());
+        let start_ms = begun.map_or(record.start_ms, |first| first.at_ms);
+        self.digest.clone().finish(state, start_ms, self.end_ms().unwrap_or(0))
+    }
+
     /// What of the record is not as the log says.
     fn misfit(&self, record: &Record) -> Option<&'static str> {
         let ending = self.last.as_ref().and_then(|last| ending(&last.kind, last.payload.as_ref()));
         let (status, error) = ending.unwrap_or((RunStatus::Running, None));
-        let end_ms = self.last.as_ref().map(|last| last.at_ms);
         [
             (!self.begins_as(record), "the beginning"),
             (self.count != record.action_count, "the number of actions"),
             (status != record.status, "the status"),
             (error != record.error, "the error"),
-            (end_ms != record.end_ms, "the end"),
+            (self.end_ms() != record.end_ms, "the end"),
         ]
         .into_iter()
         .find_map(|(differs, what)| differs.then_some(what))

@@ -1,11 +1,10 @@
-//! Approvals on the disk: a line when one is asked for, one when it is decided, each with a digest of its
+//! Approvals on the disk: a line when one is asked for, one when it is decided, each with a sum of its
 //! own. They outlive the run they belong to, whose log is sealed when it ends.
 use super::files::{Growing, Lines, Places};
-use crate::base::hex::hex;
+use super::lines::summed;
 use crate::events::Json;
 use crate::runs::approval::{Approval, Decision, HISTORY};
 use crate::runs::is_id;
-use sha2::{Digest as _, Sha256};
 use std::io;
 
 /// Lines above which the file is written anew at the start, without those that count no more.
@@ -27,15 +26,7 @@ pub(in crate::runs) fn line(approval: &Approval) -> String {
         ("reason", approval.reason.as_deref().map(text)),
     ];
     let there = entries.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
-    sealed(Json::object(there))
-}
-
-/// The object with the digest of its text as its last field.
-fn sealed(object: Json) -> String {
-    let digest = hex(&Sha256::digest(object.text()));
-    let Json::Object(mut entries) = object else { return object.text() };
-    entries.push(("digest".to_owned(), Json::String(digest)));
-    Json::Object(entries).text()
+    summed(Json::object(there))
 }
 
 /// Reads a line; `None` if it is not exactly what [`line`] wrote.

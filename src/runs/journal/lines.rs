@@ -63,16 +63,19 @@ pub(in crate::runs) fn parse_record(bytes: &[u8]) -> Option<Record> {
     (ended == record.end_ms.is_some() && ended == record.seal.is_some()).then_some(record)
 }
 
-/// The line of a run's last state in `state.jsonl`. Its own sum tells, where a run's digest does not fit,
-/// whether this line or the log was changed.
+/// The line of a run's last state in `state.jsonl`.
 pub(in crate::runs) fn state_line(id: &str, at_ms: u64, state: &Json) -> String {
-    let sum = hex(&Sha256::digest(state.text()));
-    line(vec![
-        ("executionId", Some(text(id))),
-        ("timestamp", Some(number(at_ms))),
-        ("state", Some(state.clone())),
-        ("sha256", Some(Json::String(sum))),
-    ])
+    let entries = [("executionId", text(id)), ("timestamp", number(at_ms)), ("state", state.clone())];
+    summed(Json::object(entries.map(|(key, value)| (key.to_owned(), value))))
+}
+
+/// The text of an object with the sum of that text as its last field: such a line tells by itself
+/// whether it was changed.
+pub(super) fn summed(object: Json) -> String {
+    let sum = hex(&Sha256::digest(object.text()));
+    let Json::Object(mut entries) = object else { return object.text() };
+    entries.push(("sha256".to_owned(), Json::String(sum)));
+    Json::Object(entries).text()
 }
 
 /// What the last action of a run says of how it ended: status and error.
