@@ -44,6 +44,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ctrlc", &["process/"]),
     ("getrandom", &["base/"]),
     ("httparse", &["http/", "relay/"]),
+    ("json_patch", &["events/patch.rs"]),
     ("shlex", &["config.rs"]),
     ("ureq", &["relay/"]),
 ];

@@ -3,11 +3,13 @@
 //!
 //! What is hashed must read the same for everybody who recomputes it; the reference is ECMA-262
 //! (`JSON.stringify`, `Number::toString`, `OrdinaryOwnPropertyKeys`).
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_json::Value;
+mod convert;
+mod text;
+
+pub use text::write_string;
+
 use std::collections::HashMap;
-use std::fmt;
+use text::write_number;
 
 /// Whole numbers up to here are exact in a double, and in what JSON parsers make of them.
 const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -160,186 +162,10 @@ fn array_index(key: &str) -> Option<u32> {
     key.parse().ok().filter(|n| *n != u32::MAX)
 }
 
-/// `Number::toString`, radix 10.
-fn write_number(n: f64, out: &mut String) {
-    if n == 0.0 {
-        return out.push('0');
-    }
-    if n < 0.0 {
-        out.push('-');
-    }
-    // Rust gives the shortest digits that read back as the same number, as ECMA-262 asks.
-    let scientific = format!("{:e}", n.abs());
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let digits: String = mantissa.chars().filter(|c| *c != '.').collect();
-    let count = digits.len() as i32;
-    // The value is 0.digits × 10^point.
-    let point = exponent.parse().unwrap_or(0) + 1;
-    match point {
-        _ if count <= point && point <= 21 => {
-            out.push_str(&digits);
-            out.extend(std::iter::repeat_n('0', (point - count) as usize));
-        }
-        1..=21 => {
-            out.push_str(&digits[..point as usize]);
-            out.push('.');
-            out.push_str(&digits[point as usize..]);
-        }
-        -5..=0 => {
-            out.push_str("0.");
-            out.extend(std::iter::repeat_n('0', (-point) as usize));
-            out.push_str(&digits);
-        }
-        _ => {
-            out.push_str(&digits[..1]);
-            if count > 1 {
-                out.push('.');
-                out.push_str(&digits[1..]);
-            }
-            out.push('e');
-            out.push(if point > 0 { '+' } else { '-' });
-            out.push_str(&(point - 1).abs().to_string());
-        }
-    }
-}
-
-/// Appends a string with its quotes.
-pub fn write_string(text: &str, out: &mut String) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            c if c < ' ' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-}
-
-impl<'de> Deserialize<'de> for Json {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Json, D::Error> {
-        struct JsonVisitor;
-
-        impl<'de> Visitor<'de> for JsonVisitor {
-            type Value = Json;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("JSON")
-            }
-
-            fn visit_unit<E>(self) -> Result<Json, E> {
-                Ok(Json::Null)
-            }
-
-            fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
-                Ok(Json::Bool(value))
-            }
-
-            fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
-                Ok(Json::Number(value as f64))
-            }
-
-            fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
-                Ok(Json::Number(value as f64))
-            }
-
-            fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
-                Ok(Json::Number(value))
-            }
-
-            fn visit_str<E>(self, value: &str) -> Result<Json, E> {
-                Ok(Json::String(value.to_owned()))
-            }
-
-            fn visit_string<E>(self, value: String) -> Result<Json, E> {
-                Ok(Json::String(value))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json, A::Error> {
-                let mut items = Vec::new();
-                while let Some(item) = seq.next_element()? {
-                    items.push(item);
-                }
-                Ok(Json::Array(items))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
-                let mut entries = Entries::default();
-                while let Some((key, value)) = map.next_entry()? {
-                    entries.insert(key, value);
-                }
-                Ok(entries.finish())
-            }
-        }
-
-        deserializer.deserialize_any(JsonVisitor)
-    }
-}
-
-impl Serialize for Json {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Json::Null => serializer.serialize_unit(),
-            Json::Bool(value) => serializer.serialize_bool(*value),
-            Json::Number(n) if n.fract() == 0.0 && n.abs() <= EXACT => serializer.serialize_i64(*n as i64),
-            Json::Number(n) => serializer.serialize_f64(*n),
-            Json::String(text) => serializer.serialize_str(text),
-            Json::Array(items) => serializer.collect_seq(items),
-            Json::Object(entries) => {
-                let mut map = serializer.serialize_map(Some(entries.len()))?;
-                for (key, value) in entries {
-                    map.serialize_entry(key, value)?;
-                }
-                map.end()
-            }
-        }
-    }
-}
-
-impl From<&Json> for Value {
-    fn from(json: &Json) -> Value {
-        match json {
-            Json::Null => Value::Null,
-            Json::Bool(value) => Value::Bool(*value),
-            Json::Number(n) if n.fract() == 0.0 && n.abs() <= EXACT => Value::from(*n as i64),
-            Json::Number(n) => Value::from(*n),
-            Json::String(text) => Value::String(text.clone()),
-            Json::Array(items) => Value::Array(items.iter().map(Value::from).collect()),
-            Json::Object(entries) => {
-                Value::Object(entries.iter().map(|(key, value)| (key.clone(), value.into())).collect())
-            }
-        }
-    }
-}
-
-impl From<&Value> for Json {
-    fn from(value: &Value) -> Json {
-        match value {
-            Value::Null => Json::Null,
-            Value::Bool(value) => Json::Bool(*value),
-            Value::Number(n) => Json::Number(n.as_f64().unwrap_or(0.0)),
-            Value::String(text) => Json::String(text.clone()),
-            Value::Array(items) => Json::Array(items.iter().map(Json::from).collect()),
-            Value::Object(map) => Json::object(map.iter().map(|(key, value)| (key.clone(), value.into()))),
-        }
-    }
-}
-
-impl From<Value> for Json {
-    fn from(value: Value) -> Json {
-        Json::from(&value)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     fn through(text: &str) -> String {
         Json::parse(text.as_bytes()).unwrap().text()

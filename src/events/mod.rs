@@ -2,20 +2,25 @@
 //! actions come from; runs (floor 3) and the composition root dispatch them.
 mod action;
 mod bus;
+mod event;
 mod json;
 mod patch;
 mod ring;
+mod slices;
 mod state;
 mod subscription;
 #[cfg(test)]
 mod tests;
+mod tick;
 
 pub use action::{Action, is_kind, is_ours, now_ms};
-pub use bus::{Bus, BusSettings, Encode, Event};
+pub use bus::{Bus, BusSettings};
+pub use event::{Encode, Event};
 pub use json::{Json, write_string};
 pub use patch::{Change, Patches, change};
 pub use ring::{Frame, Stream};
-pub use state::{Slice, Slices, State};
+pub use slices::{Slice, Slices};
+pub use state::State;
 pub use subscription::{Next, Start, Subscription};
 
 /// Whether listeners get the action itself. What an agent writes to its stderr is for its log, and the

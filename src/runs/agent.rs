@@ -5,15 +5,16 @@
 //! invoke ─▶ starting ─▶ running ──── exit ───▶ over (completed, failed)
 //!               └──────────┴─ abort ─▶ ending ─▶ over (aborted)
 //! ```
-use super::Asks;
+use super::asks::Asks;
 use super::book::Book;
+use super::execution::{Execution, Phase};
 use super::input::Input;
 use super::line::{self, Said};
 use crate::base::lock::lock;
 use crate::base::random::uuid_v4;
 use crate::base::thread;
 use crate::events::{Action, Json};
-use crate::process::{Exit, Output, Pid, Processes, Signal, Spawn, Spawned, Stdin, Stream, User};
+use crate::process::{Exit, Output, Processes, Signal, Spawn, Spawned, Stdin, Stream, User};
 use serde_json::json;
 use std::ffi::OsString;
 use std::fmt;
@@ -56,33 +57,6 @@ pub enum InvokeError {
     NoRandomness,
     /// This server ends.
     Ending,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Starting,
-    Running(Pid),
-    /// Told to end; the process, once there is one.
-    Ending(Option<Pid>),
-    /// The process has ended.
-    Exited,
-}
-
-/// One invocation.
-pub(super) struct Execution {
-    pub(super) id: String,
-    phase: Mutex<Phase>,
-    /// Its standard input, once there is a process.
-    input: Mutex<Option<Input>>,
-    /// Why it was ended, if by us.
-    ended_because: Mutex<Option<&'static str>>,
-}
-
-impl Execution {
-    /// Gives the agent a line; false if it takes none.
-    pub(super) fn say(&self, line: String) -> bool {
-        lock(&self.input).as_ref().is_some_and(|input| input.send(line))
-    }
 }
 
 #[derive(Default)]

@@ -1,11 +1,12 @@
 //! Checks a journal that nobody writes: every line, every digest, the chain. What a run's second line
 //! says is all written elsewhere, too, or follows from it, so that no byte can be another unseen.
+mod log;
+
 use super::digest::{Digest, NO_CHAIN, chain};
-use super::journal::{
-    Lines, Places, action_line, ending, parse_approval, parse_record, record_line, state_line,
-};
-use super::run::{Kind, Record, RunStatus, is_id};
+use super::journal::{Lines, Places, action_line, parse_approval, parse_record, record_line, state_line};
+use super::run::{Record, is_id};
 use crate::events::{Action, Json};
+use log::Log;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
@@ -248,49 +249,6 @@ impl Check {
             }
         }
         Ok(())
-    }
-}
-
-/// What a log says of its run.
-struct Log {
-    first: Option<Action>,
-    last: Option<Action>,
-    count: u64,
-    digest: Digest,
-}
-
-impl Log {
-    /// Whether it begins as the record says. A run whose log was lost with its server has its end alone.
-    fn begins_as(&self, record: &Record) -> bool {
-        let Some(first) = &self.first else { return false };
-        let begun = Kind::begun_by(&first.kind) == Some(record.kind) && first.at_ms == record.start_ms;
-        begun || self.count == 1 && first.kind == "RUNTIME_EXECUTION_ABORTED"
-    }
-
-    fn end_ms(&self) -> Option<u64> {
-        self.last.as_ref().map(|last| last.at_ms)
-    }
-
-    /// The digest of the run, with the times of its log: those of the record may be what was changed.
-    fn digest(&self, state: &str, record: &Record) -> String {
-        let begun = self.first.as_ref().filter(|first| Kind::begun_by(&first.kind).is_some());
-        let start_ms = begun.map_or(record.start_ms, |first| first.at_ms);
-        self.digest.clone().finish(state, start_ms, self.end_ms().unwrap_or(0))
-    }
-
-    /// What of the record is not as the log says.
-    fn misfit(&self, record: &Record) -> Option<&'static str> {
-        let ending = self.last.as_ref().and_then(|last| ending(&last.kind, last.payload.as_ref()));
-        let (status, error) = ending.unwrap_or((RunStatus::Running, None));
-        [
-            (!self.begins_as(record), "the beginning"),
-            (self.count != record.action_count, "the number of actions"),
-            (status != record.status, "the status"),
-            (error != record.error, "the error"),
-            (self.end_ms() != record.end_ms, "the end"),
-        ]
-        .into_iter()
-        .find_map(|(differs, what)| differs.then_some(what))
     }
 }
 

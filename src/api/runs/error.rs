@@ -113,6 +113,6 @@ impl From<InvokeError> for Failure {
 
 impl From<ControlError> for Failure {
     fn from(error: ControlError) -> Failure {
-        HttpError::from(crate::api::control::failed(error)).into()
+        crate::api::control::failed(error).into()
     }
 }
