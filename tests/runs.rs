@@ -335,7 +335,8 @@ fn a_talkative_run_is_counted_whole_and_remembered_in_part() {
     let run = whole(&server, "say-many");
     assert_eq!((&run["actionCount"], &run["status"]), (&json!(1002), &json!("completed")));
     assert_eq!(texts(&run).len(), 1000);
-    assert_eq!(get(&server, "/state/agent").json()["messages"].as_array().unwrap().len(), 50);
+    let kept = get(&server, "/state/agent").json()["messages"].as_array().unwrap().len();
+    assert!((50..=100).contains(&kept), "{kept}");
 }
 
 #[test]

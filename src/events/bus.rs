@@ -4,14 +4,15 @@
 //! last sent, every 50 ms at most; one thread makes them, once for everybody. When nobody listens, nor
 //! did a minute ago, nothing is made at all.
 //!
-//! Lock order: `core` is a leaf. Encoding a small event happens under it, nothing that waits does.
+//! Lock order: see tick.rs. Encoding a small event happens under `core`, nothing that waits does.
 use super::action::{Action, now_ms};
 use super::event::{Encode, Event};
 use super::json::Json;
 use super::ring::{EventRing, Stream, Streams};
 use super::slices::Slices;
 use super::state::State;
-use super::subscription::{Counts, Start, Subscription};
+use super::subscription::{Listeners, Start, Subscription};
+use super::tick::{Delivery, batch};
 use crate::base::lock::lock;
 use std::fmt;
 use std::io;
@@ -36,13 +37,13 @@ pub struct BusSettings {
 
 pub(super) struct Core {
     pub(super) state: State,
-    /// The state as subscribers know it, while it is recorded.
+    /// The state as listeners know it, while it is recorded.
     pub(super) sent: State,
     /// Slices whose state differs from what was sent.
     pub(super) dirty: Slices,
     pub(super) ring: EventRing,
-    pub(super) counts: Counts,
-    /// Streams with events nobody was woken for.
+    pub(super) listeners: [Listeners; 3],
+    /// Streams with events that were not sent.
     pub(super) news: [bool; 3],
     /// Counts the times recording of the state began.
     pub(super) epoch: u64,
@@ -53,10 +54,10 @@ pub(super) struct Core {
 
 pub(super) struct Shared {
     pub(super) core: Mutex<Core>,
+    /// Held while boxes are filled, so that what is older comes first.
+    pub(super) sending: Mutex<()>,
     /// Wakes the thread `events`.
     pub(super) work: Condvar,
-    /// Wakes the subscribers of each stream.
-    pub(super) arrived: [Condvar; 3],
     pub(super) settings: BusSettings,
 }
 
@@ -87,14 +88,14 @@ impl Bus {
                 sent: State::default(),
                 dirty: Slices::default(),
                 ring: EventRing::new(settings.ring, RING_BYTES, last),
-                counts: Counts::default(),
+                listeners: Default::default(),
                 news: [false; 3],
                 epoch: 0,
                 closing: false,
                 closed: false,
             }),
+            sending: Mutex::new(()),
             work: Condvar::new(),
-            arrived: Default::default(),
             settings,
         });
         let for_thread = Arc::clone(&shared);
@@ -110,7 +111,7 @@ impl Bus {
         if super::is_public(action) {
             self.push(&mut core, Streams::ACTION, action.at_ms, &Event::Action { action, run });
         }
-        self.shared.wake_if_needed(&mut core);
+        self.shared.wake_if_needed(&core);
     }
 
     /// Tells the listeners that a run of the agent began or ended.
@@ -126,7 +127,7 @@ impl Bus {
     fn tell(&self, at_ms: u64, event: &Event<'_>) {
         let mut core = lock(&self.shared.core);
         self.push(&mut core, Streams::STATUS, at_ms, event);
-        self.shared.wake_if_needed(&mut core);
+        self.shared.wake_if_needed(&core);
     }
 
     fn push(&self, core: &mut Core, streams: Streams, at_ms: u64, event: &Event<'_>) {
@@ -152,33 +153,49 @@ impl Bus {
 
     /// Listeners now, of all streams.
     pub fn subscribers(&self) -> usize {
-        Stream::ALL.iter().map(|stream| lock(&self.shared.core).counts.subscribers(*stream)).sum()
+        lock(&self.shared.core).listeners.iter().map(|listeners| listeners.boxes().len()).sum()
     }
 
     /// Begins to listen: to what comes after event number `after`, if everything since is still kept,
     /// else from now on.
     pub fn subscribe(&self, stream: Stream, after: Option<u64>) -> (Subscription, Start) {
+        let sending = lock(&self.shared.sending);
         let mut core = lock(&self.shared.core);
         let state_recorded = core.is_state_recorded();
         let last = core.ring.last();
-        core.counts.join(stream, last);
+        // Whoever has an event that others of this stream are still to get is not to get it again.
+        let early = after.is_some_and(|after| after > core.listeners[stream as usize].sent);
+        let delivery = if early { core.take_new(stream) } else { None };
+        let mailbox = core.listeners[stream as usize].join(last);
         if !state_recorded && core.is_state_recorded() {
             core.sent = core.state.clone();
             core.dirty = Slices::default();
             core.epoch += 1;
         }
-        let since = core.counts.recorded_since(stream).unwrap_or(last);
+        let listeners = &core.listeners[stream as usize];
+        let (since, sent) = (listeners.recorded_since().unwrap_or(last), listeners.sent);
         let covered = after.filter(|after| *after >= since && core.ring.covers(*after, stream));
         let start = match (covered, after) {
             (Some(_), _) => Start::Resumed,
-            (None, None) if stream == Stream::Actions => Start::Fresh { last },
+            (None, None) if stream == Stream::Actions => Start::Fresh { last: sent },
             // Nobody keeps what was sent of the state for the sake of actions.
-            (None, _) if stream == Stream::Actions => Start::State { last, state: core.state.clone() },
-            (None, _) => Start::State { last, state: core.sent.clone() },
+            (None, _) if stream == Stream::Actions => Start::State { last: sent, state: core.state.clone() },
+            (None, _) => Start::State { last: sent, state: core.sent.clone() },
         };
-        let seen = core.counts.pushed(stream);
+        if let Some(missed) = covered.and_then(|after| batch(&core.ring.between(after, sent, stream), sent)) {
+            mailbox.put(&missed);
+        }
         drop(core);
-        (Subscription::new(Arc::clone(&self.shared), stream, covered.unwrap_or(last), seen), start)
+        delivery.into_iter().for_each(Delivery::deliver);
+        drop(sending);
+        let at = covered.unwrap_or(sent);
+        (Subscription::new(Arc::clone(&self.shared), stream, mailbox, at), start)
+    }
+
+    /// Holds up the sending, as a busy processor would.
+    #[cfg(test)]
+    pub(super) fn hold_sending(&self) -> std::sync::MutexGuard<'_, ()> {
+        lock(&self.shared.sending)
     }
 
     /// Sends what is left, then ends all streams and the thread; the state still follows.
@@ -194,6 +211,6 @@ impl Bus {
 
 impl Core {
     pub(super) fn is_state_recorded(&self) -> bool {
-        [Stream::Events, Stream::State].iter().any(|s| self.counts.recorded_since(*s).is_some())
+        [Stream::Events, Stream::State].iter().any(|s| self.listeners[*s as usize].recorded_since().is_some())
     }
 }

@@ -4,6 +4,7 @@ mod action;
 mod bus;
 mod event;
 mod json;
+mod mailbox;
 mod patch;
 mod ring;
 mod slices;
@@ -17,11 +18,12 @@ pub use action::{Action, is_kind, is_ours, now_ms};
 pub use bus::{Bus, BusSettings};
 pub use event::{Encode, Event};
 pub use json::{Json, write_string};
+pub use mailbox::Next;
 pub use patch::{Change, Patches, change};
 pub use ring::{Frame, Stream};
 pub use slices::{Slice, Slices};
 pub use state::State;
-pub use subscription::{Next, Start, Subscription};
+pub use subscription::{Start, Subscription};
 
 /// Whether listeners get the action itself. What an agent writes to its stderr is for its log, and the
 /// journal's own progress for the state.

@@ -89,22 +89,21 @@ impl EventRing {
         }
     }
 
-    /// The events of a stream that follow number `after`, oldest first, until `max_bytes` of them are
-    /// reached; and the number to go on from.
-    pub(super) fn after(&self, after: u64, stream: Stream, max_bytes: usize) -> (Vec<Frame>, u64) {
-        let skip = usize::try_from((after + 1).saturating_sub(self.first())).unwrap_or(usize::MAX);
-        let (mut frames, mut bytes, mut at) = (Vec::new(), 0, after.max(self.first() - 1));
-        for entry in self.entries.iter().skip(skip) {
-            if bytes >= max_bytes {
-                return (frames, at);
-            }
-            at += 1;
-            if entry.streams.has(stream) {
-                bytes += entry.frame.len();
-                frames.push(Arc::clone(&entry.frame));
-            }
-        }
-        (frames, at)
+    /// The events of a stream that follow number `after`, oldest first.
+    pub(super) fn after(&self, after: u64, stream: Stream) -> Vec<Frame> {
+        self.between(after, self.last, stream)
+    }
+
+    /// The same, up to number `last`.
+    pub(super) fn between(&self, after: u64, last: u64, stream: Stream) -> Vec<Frame> {
+        let place = |number: u64| usize::try_from(number.saturating_sub(self.first())).unwrap_or(usize::MAX);
+        let (from, to) = (place(after + 1), place(last + 1));
+        let some = self.entries.iter().skip(from).take(to.saturating_sub(from));
+        some.filter(|entry| entry.streams.has(stream)).map(|entry| Arc::clone(&entry.frame)).collect()
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
     }
 
     /// Forgets all events; their numbers stay taken.
@@ -131,7 +130,7 @@ mod tests {
     fn a_stream_gets_its_events_and_a_place_to_go_on_from() {
         let mut ring = EventRing::new(4, 1000, 100);
         assert_eq!((ring.first(), ring.last()), (101, 100));
-        assert_eq!(ring.after(100, Stream::Events, 99).1, 100);
+        assert_eq!(ring.after(100, Stream::Events).len(), 0);
         for streams in [Streams::STATE, Streams::ACTION, Streams::STATUS] {
             push(&mut ring, streams);
         }
@@ -140,12 +139,12 @@ mod tests {
             (Stream::State, &["101"]),
             (Stream::Actions, &["102", "103"]),
         ] {
-            let (frames, at) = ring.after(100, stream, 99);
-            assert_eq!((texts(frames), at), (wanted.iter().map(ToString::to_string).collect(), 103));
+            assert_eq!(texts(ring.after(100, stream)), wanted);
         }
-        let (frames, at) = ring.after(100, Stream::Events, 1);
-        assert_eq!((texts(frames), at), (vec!["101".to_owned()], 101), "bounded");
-        assert_eq!(texts(ring.after(102, Stream::Events, 1).0), ["103"]);
+        assert_eq!(texts(ring.after(102, Stream::Events)), ["103"]);
+        assert_eq!(texts(ring.between(100, 102, Stream::Events)), ["101"]);
+        assert_eq!(texts(ring.between(0, 101, Stream::Events)), ["101"], "from before the first");
+        assert_eq!(ring.between(103, 101, Stream::Events).len(), 0);
     }
 
     #[test]

@@ -5,8 +5,10 @@ use super::slices::{Slice, Slices};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-/// Messages of the agent that are kept.
+/// Messages of the agent that are always kept, and those at which all before them go. Not one by one:
+/// each time the first goes, all others change their place, and the list is sent whole.
 const MESSAGES: usize = 50;
+const MOST_MESSAGES: usize = 100;
 /// Bytes of a message's text, or of its payload as JSON; what is longer is cut, or left out.
 const MESSAGE_BYTES: usize = 2048;
 /// Bytes of the arguments, as JSON, of an approval in the state; longer ones are with the approval only.
@@ -165,10 +167,10 @@ impl State {
         }
         self.edit(Slice::Agent, |agent| {
             list(agent, "messages", |messages| {
-                if messages.len() >= MESSAGES {
-                    messages.drain(..=messages.len() - MESSAGES);
-                }
                 messages.push(message);
+                if messages.len() > MOST_MESSAGES {
+                    messages.drain(..messages.len() - MESSAGES);
+                }
             });
         })
     }
@@ -267,7 +269,7 @@ mod tests {
     #[test]
     fn messages_are_the_last_ones_and_cut() {
         let mut state = State::default();
-        for n in 0..MESSAGES + 3 {
+        for n in 0..=MOST_MESSAGES {
             assert!(state.reduce(&Action::new("NOTE", json!({"text": n.to_string()}))).has(Slice::Agent));
         }
         let long = format!("{}\u{e9}", "x".repeat(MESSAGE_BYTES - 1));
@@ -275,9 +277,9 @@ mod tests {
         state.reduce(&Action::new("MINE", json!({"a": "x".repeat(MESSAGE_BYTES)})));
         state.reduce(&Action { at_ms: 1, ..Action::new("MINE", json!([1])) });
         let messages = state.get(Slice::Agent)["messages"].as_array().unwrap().clone();
-        assert_eq!(messages.len(), MESSAGES);
-        assert_eq!(messages[0]["text"], "6");
-        let [output, omitted, last] = &messages[MESSAGES - 3..] else { panic!() };
+        assert_eq!(messages.len(), MESSAGES + 3);
+        assert_eq!(messages[0]["text"], (MOST_MESSAGES + 1 - MESSAGES).to_string());
+        let [output, omitted, last] = &messages[MESSAGES..] else { panic!() };
         assert_eq!(output["text"].as_str().unwrap().len(), MESSAGE_BYTES - 1);
         assert_eq!((&output["cut"], &omitted["cut"]), (&json!(true), &json!(true)));
         assert_eq!(last, &json!({"type": "MINE", "timestamp": 1, "payload": [1]}));

@@ -19,7 +19,7 @@ fn encode(id: u64, _: u64, event: &Event<'_>) -> Vec<u8> {
         Event::Custom { data } => format!("{id} custom {}", data.text()),
         Event::Action { action, .. } => format!("{id} action {}", action.kind),
     };
-    text.into_bytes()
+    (text + "\n").into_bytes()
 }
 
 fn bus(ring: usize) -> Bus {
@@ -30,6 +30,12 @@ fn note(bus: &Bus, text: &str) {
     bus.dispatch(&Action::new("NOTE", json!({"text": text})), None);
 }
 
+/// The events of a batch as texts.
+fn events(bytes: &[u8]) -> impl Iterator<Item = String> {
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    text.lines().map(str::to_owned).collect::<Vec<_>>().into_iter()
+}
+
 /// The next events as texts without their numbers.
 fn take(subscription: &mut Subscription, count: usize) -> Vec<String> {
     let until = Instant::now() + LONG;
@@ -37,10 +43,9 @@ fn take(subscription: &mut Subscription, count: usize) -> Vec<String> {
     while texts.len() < count {
         assert!(Instant::now() < until, "only {texts:?}");
         match subscription.next(SHORT) {
-            Next::Frames(frames, _) => texts.extend(frames.iter().map(|frame| {
-                let text = String::from_utf8(frame.to_vec()).unwrap();
-                text.split_once(' ').unwrap().1.to_owned()
-            })),
+            Next::Events(bytes, _) => {
+                texts.extend(events(&bytes).map(|text| text.split_once(' ').unwrap().1.to_owned()))
+            }
             Next::Nothing => {}
             other => panic!("{other:?} after {texts:?}"),
         }
@@ -63,9 +68,8 @@ impl Follower {
     }
 
     fn follow(&mut self, wait: Duration) -> bool {
-        let Next::Frames(frames, _) = self.subscription.next(wait) else { return false };
-        for frame in frames {
-            let text = String::from_utf8(frame.to_vec()).unwrap();
+        let Next::Events(bytes, _) = self.subscription.next(wait) else { return false };
+        for text in events(&bytes) {
             let [_, how, slice, json] = text.splitn(4, ' ').collect::<Vec<_>>()[..] else { panic!("{text}") };
             if how == "patch" {
                 patch::apply(&mut self.state[slice], json);
@@ -171,28 +175,73 @@ fn nobody_listening_is_a_gap() {
 fn one_who_does_not_take_its_events_is_told_to_go() {
     let bus = bus(4096);
     let (mut slow, _) = bus.subscribe(Stream::Actions, None);
-    (0..256).for_each(|n| note(&bus, &n.to_string()));
-    assert_eq!(take(&mut slow, 256).len(), 256, "as many as its queue holds");
+    let (mut other, _) = bus.subscribe(Stream::Actions, None);
+    note(&bus, "first");
+    take(&mut slow, 1);
+    take(&mut other, 1);
     let at = slow.at();
-    (0..257).for_each(|n| note(&bus, &n.to_string()));
+    // While it is busy: what comes is more than its queue, and the other takes it.
+    for n in 0..600 {
+        note(&bus, &n.to_string());
+        if n % 100 == 99 {
+            take(&mut other, 100);
+        }
+    }
     assert!(matches!(slow.next(SHORT), Next::TooSlow));
     drop(slow);
     let (mut again, start) = bus.subscribe(Stream::Actions, Some(at));
     assert!(matches!(start, Start::Resumed));
-    assert_eq!(take(&mut again, 257).len(), 257);
+    assert_eq!(take(&mut again, 600).len(), 600);
+    assert!(matches!(again.next(SHORT), Next::Nothing));
 }
 
 #[test]
-fn one_who_waits_is_not_slow_whatever_comes() {
+fn a_burst_is_no_slowness() {
+    let bus = bus(4096);
+    let (mut actions, _) = bus.subscribe(Stream::Actions, None);
+    (0..3000).for_each(|n| note(&bus, &n.to_string()));
+    assert_eq!(take(&mut actions, 3000).len(), 3000);
+}
+
+#[test]
+fn more_than_the_ring_holds_at_once_is_a_gap() {
+    let bus = bus(8);
+    let (mut actions, _) = bus.subscribe(Stream::Actions, None);
+    // Held up, as it were: nobody sends meanwhile.
+    let sending = bus.hold_sending();
+    (0..20).for_each(|n| note(&bus, &n.to_string()));
+    drop(sending);
+    assert!(matches!(actions.next(LONG), Next::TooSlow));
+}
+
+#[test]
+fn what_is_for_others_pushes_nobody_out() {
     let bus = bus(64);
     let (mut waiting, _) = bus.subscribe(Stream::State, None);
-    // None of these is for it, though they push each other out of the ring.
-    (0..500).for_each(|_| bus.dispatch(&Action::new("EXEC_STARTED", json!({})), None));
     let (actions, _) = bus.subscribe(Stream::Actions, None);
     (0..500).for_each(|_| bus.dispatch(&Action::new("EXEC_STARTED", json!({})), None));
     drop(actions);
     note(&bus, "x");
     assert_eq!(take(&mut waiting, 1).len(), 1);
+}
+
+#[test]
+fn whoever_joins_in_the_middle_gets_the_rest_once() {
+    let bus = bus(4096);
+    let (mut first, _) = bus.subscribe(Stream::Actions, None);
+    note(&bus, "0");
+    take(&mut first, 1);
+    // Not sent yet, but in the ring: one who joins now has a number from another stream.
+    let sending = bus.hold_sending();
+    (1..5).for_each(|n| note(&bus, &n.to_string()));
+    let after = first.at() + 2;
+    drop(sending);
+    let (mut late, start) = bus.subscribe(Stream::Actions, Some(after));
+    assert!(matches!(start, Start::Resumed));
+    assert_eq!(take(&mut late, 2).len(), 2);
+    assert!(matches!(late.next(SHORT), Next::Nothing));
+    assert_eq!(take(&mut first, 4).len(), 4);
+    assert!(matches!(first.next(SHORT), Next::Nothing));
 }
 
 #[test]

@@ -41,10 +41,7 @@ pub(super) fn serve(api: &RunsApi, exchange: &mut Exchange<'_>, stream: Stream) 
                 heartbeat = now + api.heartbeat;
             }
             match subscription.next(LOOK.min(heartbeat - now)) {
-                Next::Frames(frames, _) => match frames.as_slice() {
-                    [one] => writer.write(one)?,
-                    several => writer.write(&several.concat())?,
-                },
+                Next::Events(bytes, _) => writer.write(&bytes)?,
                 Next::Nothing if peer_gone(&client) => return Err(io::ErrorKind::BrokenPipe.into()),
                 Next::Nothing => {}
                 Next::TooSlow | Next::Closed => return writer.finish(),
