@@ -50,4 +50,6 @@ pub use response_head::{Length, ResponseHead, body_length, read_response_head};
 pub use scan::{Scan, leading_empty_lines, scan};
 pub use seat::{Seat, Stats};
 pub use server::{Resume, Server};
+#[cfg(feature = "runs")]
+pub use socket::bound_send_buffer;
 pub use socket::{IO_TICK, Peek, Readiness, close_with_reset, peek, peer_gone, set_read_tick, wait};

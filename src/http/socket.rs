@@ -125,6 +125,13 @@ pub fn close_with_reset(stream: &TcpStream) {
     let _ = setsockopt(stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 });
 }
 
+/// Bounds what the kernel keeps for a client that does not read; else that grows to megabytes.
+#[cfg(feature = "runs")]
+pub fn bound_send_buffer(stream: &TcpStream, bytes: usize) {
+    // Fails on a broken socket only, which the next write will tell of.
+    let _ = setsockopt(stream, sockopt::SndBuf, &bytes);
+}
+
 /// Reads what is there; `None` when nothing is yet.
 pub(super) fn recv_now(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<usize>> {
     match recv(stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {

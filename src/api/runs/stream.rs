@@ -1,13 +1,16 @@
 //! The three event streams: what is kept for a client that comes back, then each event as it comes.
 use super::{RunsApi, wire};
 use crate::events::{Next, Start, Stream, now_ms};
-use crate::http::{Exchange, HttpError, Served, peer_gone};
+use crate::http::{Exchange, HttpError, Served, bound_send_buffer, peer_gone};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often a stream looks whether its client is still there.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Bytes the kernel keeps for a client that does not read, times two.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Where the client was; what is none of our numbers is before all of them.
 fn last_event_id(exchange: &Exchange<'_>) -> Option<u64> {
@@ -20,6 +23,7 @@ pub(super) fn serve(api: &RunsApi, exchange: &mut Exchange<'_>, stream: Stream) 
     let after = last_event_id(exchange);
     exchange.seat().leave_pool()?;
     let client = Arc::clone(exchange.client());
+    bound_send_buffer(&client, SEND_BUFFER_BYTES);
     let mut head = exchange.begin(200);
     head.field(b"content-type", b"text/event-stream");
     head.field(b"cache-control", b"no-cache");
