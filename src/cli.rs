@@ -110,6 +110,21 @@ pub struct Flags {
     /// size of an upload (2GiB)
     #[argh(option, arg_name = "size")]
     pub max_upload: Option<String>,
+    /// program that admins may run over HTTP with arguments of their own, or any (off)
+    #[argh(option, arg_name = "program|any")]
+    pub exec: Option<String>,
+    /// longest time of such a run (600s)
+    #[argh(option, arg_name = "time")]
+    pub exec_max_timeout: Option<String>,
+    /// output of such a run (64MiB)
+    #[argh(option, arg_name = "size")]
+    pub exec_max_output: Option<String>,
+    /// such runs at once (16)
+    #[argh(option, arg_name = "n")]
+    pub exec_max_concurrent: Option<String>,
+    /// further variable of ours that such a run inherits; may be repeated
+    #[argh(option, arg_name = "name")]
+    pub exec_env: Vec<String>,
     /// print the version
     #[argh(switch)]
     pub version: bool,

@@ -1,0 +1,31 @@
+//! Floor 2: runs of programs that callers ask for. `policy` says which are allowed, `registry` counts
+//! and keeps them, `pump` gives each a thread that reads its output and ends it in time, whoever
+//! listens. Knows nothing of HTTP.
+//!
+//! ```text
+//!  registry ──starts──> pump (a thread a run) ──bytes──> Run: two tails, its state
+//!                         ^                                    │
+//!                         └── stop, stdin, room in a tail ── Reader, Owner (anybody's threads)
+//! ```
+//!
+//! Lock order: `Registry`, then a run's `State`; nothing else is taken under either, and no signal is
+//! sent, no observer called and no pipe read while one is held.
+mod environment;
+mod finish;
+mod policy;
+mod pump;
+mod reader;
+mod registry;
+mod run;
+mod spawn;
+mod stdin;
+mod tail;
+mod text;
+mod waiting;
+
+pub use environment::inherited;
+pub use policy::{Program, Refused, argv, check_env};
+pub use reader::{Batch, Gap, Piece, Reader};
+pub use registry::{Change, Exec, Host, Settings, StartError, Wanted};
+pub use run::{End, Outcome, Owner, Run, Stream, TAIL_BYTES};
+pub use stdin::StdinError;

@@ -1,0 +1,301 @@
+//! All runs: how many there may be at once, the last ones that are over, and their common end.
+use super::policy::{self, Program, Refused};
+use super::run::{End, Outcome, Run};
+use super::spawn;
+use crate::base::lock::lock;
+use crate::process::{Processes, User};
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Runs that are over and can still be asked for.
+const KEPT_RUNS: usize = 100;
+/// Bytes of output kept of all runs that are over; the oldest ones' go first.
+const KEPT_OUTPUT_BYTES: usize = 16 << 20;
+/// What killing takes, beyond the time a program has to end by itself.
+const KILL_TIME: Duration = Duration::from_secs(3);
+
+/// What the operator decided.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What may be run.
+    pub program: Program,
+    /// Longest time of a run.
+    pub max_timeout: Duration,
+    /// Bytes of output of a run, both streams together.
+    pub max_output: u64,
+    /// Runs at once.
+    pub max_concurrent: usize,
+    /// Names of our variables that runs get besides those every program may have.
+    pub env: Vec<String>,
+}
+
+/// Where and how runs take place.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// What starts and ends processes.
+    pub processes: Processes,
+    /// The working directory unless a run has its own.
+    pub root: PathBuf,
+    /// Whom runs run as; None: whoever we are.
+    pub user: Option<User>,
+    /// From SIGTERM to SIGKILL.
+    pub stop_grace: Duration,
+}
+
+/// A run as its caller wants it.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// The arguments; with any program allowed, the first is the program.
+    pub args: Vec<String>,
+    /// How long it may take; zero is over before it begins.
+    pub timeout: Duration,
+    /// The working directory.
+    pub cwd: Option<PathBuf>,
+    /// Variables the caller adds.
+    pub env: Vec<(String, String)>,
+    /// Variables we add: they go before the caller's and are not checked.
+    pub our_env: Vec<(String, String)>,
+    /// What it reads.
+    pub stdin: Option<String>,
+    /// Standard input stays open for more.
+    pub keep_stdin: bool,
+    /// It goes on without its caller.
+    pub detach: bool,
+    /// What it leaves running in its group lives on.
+    pub keep_background: bool,
+}
+
+/// Why there is no run.
+#[derive(Debug)]
+pub enum StartError {
+    /// The command is not let through.
+    Refused(Refused),
+    /// As many as may run do; how many.
+    TooMany(usize),
+    /// The server ends.
+    ShuttingDown,
+    /// The system has no descriptor or random number for it.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Refused(refused) => refused.fmt(f),
+            StartError::TooMany(most) => write!(f, "too many runs at once (max {most})"),
+            StartError::ShuttingDown => f.write_str("the server is shutting down"),
+            StartError::System(_) => f.write_str("the system has no room for another run"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// What became of a run; told once each, without a lock held. One that could not be started has only
+/// its end.
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'r> {
+    /// Its process runs.
+    Started(&'r Run),
+    /// It is over.
+    Exited(&'r Run, &'r Outcome),
+}
+
+/// Is told of every [`Change`], by the thread that made it; must not block.
+type Observer = Box<dyn Fn(&Change<'_>) + Send + Sync>;
+
+#[derive(Default)]
+struct Table {
+    /// Oldest first.
+    runs: VecDeque<Arc<Run>>,
+    /// Runs that count against the bound.
+    slots: usize,
+    /// Runs that are not over.
+    alive: usize,
+    closing: bool,
+}
+
+pub(super) struct Registry {
+    pub(super) settings: Settings,
+    pub(super) host: Host,
+    observer: Observer,
+    table: Mutex<Table>,
+    /// Notified whenever a run is over.
+    idle: Condvar,
+}
+
+/// The handle to all runs; cheap to clone.
+#[derive(Clone)]
+pub struct Exec(Arc<Registry>);
+
+impl fmt::Debug for Exec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exec").field("settings", &self.0.settings).finish_non_exhaustive()
+    }
+}
+
+impl Exec {
+    /// No runs yet.
+    pub fn new(settings: Settings, host: Host, observer: Observer) -> Exec {
+        let (table, idle) = (Mutex::default(), Condvar::new());
+        Exec(Arc::new(Registry { settings, host, observer, table, idle }))
+    }
+
+    /// What the operator decided.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// Starts a run. A program that cannot be started is a run too, one that is over.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(&self, wanted: Wanted) -> Result<Arc<Run>, StartError> {
+        policy::check_env(&self.0.settings.program, &wanted.env).map_err(StartError::Refused)?;
+        let argv =
+            policy::argv(&self.0.settings.program, wanted.args.clone()).map_err(StartError::Refused)?;
+        let run = Arc::new(spawn::new_run(&argv, &wanted).map_err(StartError::System)?);
+        self.0.admit(&run)?;
+        spawn::start(&self.0, &run, argv, wanted);
+        Ok(run)
+    }
+
+    /// The run of this id, if it is kept.
+    pub fn get(&self, id: &str) -> Option<Arc<Run>> {
+        lock(&self.0.table).runs.iter().find(|run| run.id == id).cloned()
+    }
+
+    /// All that are kept, newest first.
+    pub fn list(&self) -> Vec<Arc<Run>> {
+        lock(&self.0.table).runs.iter().rev().cloned().collect()
+    }
+
+    /// The working directory of runs without their own.
+    pub fn root(&self) -> &Path {
+        &self.0.host.root
+    }
+
+    /// The time between SIGTERM and SIGKILL.
+    pub fn stop_grace(&self) -> Duration {
+        self.0.host.stop_grace
+    }
+
+    /// Ends a run, and what one that is over has left in its group, and waits until it has ended.
+    pub fn stop(&self, run: &Run) {
+        let Host { processes, stop_grace, .. } = &self.0.host;
+        run.request_stop(End::Stopped, *stop_grace);
+        let pid = run.wait(*stop_grace + KILL_TIME, |state| state.over).pid;
+        if let (Some(pid), true) = (pid, run.keeps_background) {
+            processes.end_group(pid, &[(crate::process::Signal::SIGTERM, *stop_grace)]);
+        }
+    }
+
+    /// Lets no further run start, and tells the ones there to end: SIGTERM, and SIGKILL after `grace`.
+    /// Returns at once; whoever reads a run's output still gets all of it, and its outcome.
+    pub fn begin_shutdown(&self, grace: Duration) {
+        let runs = {
+            let mut table = lock(&self.0.table);
+            table.closing = true;
+            table.runs.clone()
+        };
+        for run in runs {
+            run.request_stop(End::Shutdown, grace);
+        }
+    }
+
+    /// Waits until no run is left, for `time` at most; false if there still is one.
+    pub fn wait_idle(&self, time: Duration) -> bool {
+        let table = lock(&self.0.table);
+        let waited = self.0.idle.wait_timeout_while(table, time, |table| table.alive > 0);
+        waited.unwrap_or_else(PoisonError::into_inner).0.alive == 0
+    }
+}
+
+impl Registry {
+    fn admit(&self, run: &Arc<Run>) -> Result<(), StartError> {
+        let mut table = lock(&self.table);
+        if table.closing {
+            return Err(StartError::ShuttingDown);
+        }
+        if table.slots >= self.settings.max_concurrent {
+            return Err(StartError::TooMany(self.settings.max_concurrent));
+        }
+        table.slots += 1;
+        table.alive += 1;
+        table.runs.push_back(Arc::clone(run));
+        Ok(())
+    }
+
+    /// The run no longer counts against the bound.
+    pub(super) fn give_slot_back(&self) {
+        lock(&self.table).slots -= 1;
+    }
+
+    /// Nothing of the run is left but what is kept.
+    pub(super) fn over(&self, run: &Run) {
+        run.update(|state| state.over = true);
+        let mut table = lock(&self.table);
+        table.alive -= 1;
+        forget_old(&mut table.runs);
+        drop(table);
+        self.idle.notify_all();
+    }
+
+    pub(super) fn tell(&self, change: &Change<'_>) {
+        // The pump outlives whatever an observer does.
+        if catch_unwind(AssertUnwindSafe(|| (self.observer)(change))).is_err() {
+            log::error!("an observer of runs panicked");
+        }
+    }
+
+    /// Ends a run that has no process.
+    pub(super) fn never_began(&self, run: &Run, error: String, code: i32, timed_out: bool) {
+        let duration = Instant::now().saturating_duration_since(run.began);
+        let outcome =
+            Outcome { code, signal: None, error: Some(error), timed_out, truncated: false, duration };
+        self.give_slot_back();
+        self.publish(run, outcome);
+        self.over(run);
+    }
+
+    /// Makes a run's outcome known.
+    pub(super) fn publish(&self, run: &Run, outcome: Outcome) {
+        let told = outcome.clone();
+        run.update(|state| {
+            state.tails.iter_mut().for_each(super::tail::Tail::close);
+            state.input.end();
+            state.outcome = Some(outcome);
+        });
+        self.tell(&Change::Exited(run, &told));
+    }
+}
+
+/// Forgets the oldest of the runs that are over, and the output of the oldest of those that stay, but
+/// not while somebody reads it.
+fn forget_old(runs: &mut VecDeque<Arc<Run>>) {
+    let over = runs.iter().filter(|run| run.state().over).count();
+    let mut surplus = over.saturating_sub(KEPT_RUNS);
+    runs.retain(|run| {
+        let goes = surplus > 0 && run.state().over;
+        surplus -= usize::from(goes);
+        !goes
+    });
+    let mut left = KEPT_OUTPUT_BYTES;
+    for run in runs.iter().rev() {
+        let mut state = run.state();
+        if !state.over {
+            continue;
+        }
+        let kept: usize = state.tails.iter().map(super::tail::Tail::len).sum();
+        match left.checked_sub(kept) {
+            Some(rest) => left = rest,
+            None if state.readers == 0 => state.tails.iter_mut().for_each(super::tail::Tail::forget),
+            None => {}
+        }
+    }
+}
