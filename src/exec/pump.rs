@@ -28,8 +28,8 @@ const GIVE_UP: Duration = Duration::from_secs(2);
 /// Bytes read or written at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// How far ahead of the reader it waits for the program may get: what is in its pipe when it exits
-/// must still find room.
-const AHEAD_BYTES: usize = TAIL_BYTES - CHUNK_BYTES;
+/// (64 KiB) must still find room, with some left to see the pipe's end.
+const AHEAD_BYTES: usize = TAIL_BYTES - 2 * CHUNK_BYTES;
 
 pub(super) struct Pump {
     pub(super) registry: Arc<Registry>,
