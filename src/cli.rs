@@ -74,7 +74,7 @@ pub struct Flags {
     /// end with the wrapped server's exit code once it is given up
     #[argh(switch)]
     pub exit_on_failure: bool,
-    /// run the wrapped server as this user, when we are root (our own)
+    /// run the wrapped server and what --exec runs as this user, when we are root (our own)
     #[argh(option, arg_name = "uid[:gid]")]
     pub child_user: Option<String>,
     /// lines of the wrapped server's output to keep (1000)

@@ -3,12 +3,13 @@ use super::run::{Outcome, Run, State, Stream};
 use super::text::{Window, first_piece};
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes of each stream taken at once.
 const TAKE_BYTES: usize = 256 * 1024;
-/// A reader with more than this ahead of it gets several lines in one piece: what one pipe holds.
-const BEHIND_BYTES: usize = 64 * 1024;
+/// Pieces of one line that a reader gets in a second; of more lines several come in one piece. Nobody
+/// reads faster, and a flood of short lines would become fifty times as many bytes on the wire.
+const LINES_A_SECOND: u32 = 4096;
 
 /// Output that was forgotten before it could be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,9 @@ pub struct Reader {
     seen: [u64; 2],
     holds: bool,
     buffers: [Vec<u8>; 2],
+    /// Pieces of one line still to be had in the second that began then.
+    singles: u32,
+    second: Instant,
 }
 
 /// What was read at once.
@@ -57,7 +61,7 @@ pub struct Batch<'r> {
     buffers: &'r [Vec<u8>; 2],
     used: [usize; 2],
     last: [bool; 2],
-    joined: [bool; 2],
+    singles: &'r mut u32,
 }
 
 impl Run {
@@ -69,7 +73,15 @@ impl Run {
                 state.held = Some(at);
             }
         });
-        Reader { run: Arc::clone(self), at, seen: [0; 2], holds, buffers: [Vec::new(), Vec::new()] }
+        Reader {
+            run: Arc::clone(self),
+            at,
+            seen: [0; 2],
+            holds,
+            buffers: [Vec::new(), Vec::new()],
+            singles: LINES_A_SECOND,
+            second: Instant::now(),
+        }
     }
 }
 
@@ -98,7 +110,6 @@ impl Reader {
         let state = self.run.wait(time, news);
         let mut gaps = Vec::new();
         let mut whole = [false; 2];
-        let mut joined = [false; 2];
         for stream in Stream::BOTH {
             let s = stream as usize;
             let tail = &state.tails[s];
@@ -111,13 +122,15 @@ impl Reader {
             }
             let copied = from + buffer.len() as u64;
             whole[s] = copied == tail.end();
-            joined[s] = tail.end() - from > BEHIND_BYTES as u64;
             // With more to copy there is no reason to wait next time.
             self.seen[s] = if whole[s] { copied } else { 0 };
         }
         let closed = Stream::BOTH.map(|stream| state.tails[stream as usize].is_closed());
         let outcome = if whole == [true; 2] { state.outcome.clone() } else { None };
         drop(state);
+        if self.second.elapsed() >= Duration::from_secs(1) {
+            (self.singles, self.second) = (LINES_A_SECOND, Instant::now());
+        }
         Batch {
             gaps,
             outcome,
@@ -125,7 +138,7 @@ impl Reader {
             buffers: &self.buffers,
             used: [0; 2],
             last: [0, 1].map(|s| whole[s] && closed[s]),
-            joined,
+            singles: &mut self.singles,
         }
     }
 
@@ -151,8 +164,9 @@ impl<'r> Batch<'r> {
         for stream in Stream::BOTH {
             let s = stream as usize;
             let bytes = &buffers[s][self.used[s]..];
-            let window = Window { bytes, last: self.last[s], joined: self.joined[s] };
+            let window = Window { bytes, last: self.last[s], joined: *self.singles == 0 };
             if let Some((length, text)) = first_piece(window) {
+                *self.singles = self.singles.saturating_sub(1);
                 let offset = self.at[s];
                 self.used[s] += length;
                 self.at[s] += length as u64;
