@@ -97,7 +97,8 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     // As early as can be: the kernel drops a signal to PID 1 that has no handler yet.
     let signals = Signals::take(processes.clone())?;
     let mut limits = config.limits.clone();
-    limits.max_connections = raise_descriptor_limit(limits.max_connections);
+    limits.max_connections =
+        raise_descriptor_limit(limits.max_connections, OWN_DESCRIPTORS + exec::descriptors(&config));
     let listeners = listen(&config)?;
     let addresses: Vec<(SocketAddr, Role)> = listeners
         .iter()
@@ -145,12 +146,13 @@ fn child_user(config: &Config) -> Result<Option<User>, StartError> {
     }
 }
 
-/// As many descriptors as we may have; returns how many connections they carry, `wanted` at most.
-fn raise_descriptor_limit(wanted: usize) -> usize {
+/// As many descriptors as we may have; returns how many connections they carry besides our `own`,
+/// `wanted` at most.
+fn raise_descriptor_limit(wanted: usize, own: u64) -> usize {
     let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return wanted };
     let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(hard, |(soft, _)| soft);
-    let carried = usize::try_from(limit.saturating_sub(OWN_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(8);
+    let carried = usize::try_from(limit.saturating_sub(own) / 2).unwrap_or(usize::MAX).max(8);
     if carried < wanted {
         log::warn!("{limit} descriptors (ulimit -n) carry {carried} connections, not {wanted}");
     }

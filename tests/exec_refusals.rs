@@ -160,6 +160,8 @@ fn bodies_that_ask_for_nothing() {
         let message = answer.json()["message"].as_str().unwrap().to_owned();
         assert!(message.starts_with("Failed to parse the request body as JSON: "), "{message}");
     }
+    let deep = format!("{{\"args\":[\"ls\"],\"x\":{}", "[".repeat(100_000));
+    assert_eq!((post(&server, &deep).status, post(&server, "{").status), (400, 400));
     for field in ["", "Content-Type: text/plain\r\n", "Content-Type: application/x-www-form-urlencoded\r\n"] {
         let answer =
             server.send("POST", "/_frag/exec", &format!("{ADMIN}{field}"), sh("true").to_string().as_bytes());

@@ -11,6 +11,11 @@ pub(super) fn exec(config: &Config, processes: &Processes, user: Option<User>) -
     Some(Exec::new(config.exec.clone()?, host, Box::new(observe)))
 }
 
+/// Descriptors of as many runs as there may be: three pipes, the bell and the pipe of the exit.
+pub(super) fn descriptors(config: &Config) -> u64 {
+    config.exec.as_ref().map_or(0, |exec| (exec.max_concurrent as u64).saturating_mul(5))
+}
+
 /// The one place that hears of every run that starts or ends.
 fn observe(change: &Change<'_>) {
     match change {

@@ -1,6 +1,6 @@
 //! The end of a run: what is left of its group, its outcome, and what may stay in the background.
+use super::outcome::{End, Outcome};
 use super::pump::Pump;
-use super::run::{End, Outcome};
 use super::spawn::timeout_text;
 use super::waiting::{has_data, readable, wait};
 use crate::process::{Exit, Signal};
@@ -70,11 +70,10 @@ impl Pump {
                 return;
             }
             let [first, second] = &self.pipes;
-            let sources =
-                [readable(first.as_ref()), readable(second.as_ref()), readable(Some(self.run.bell()))];
+            let sources = [readable(first.as_ref()), readable(second.as_ref()), readable(Some(&*self.bell))];
             let [out, err, bell] = wait(sources, None);
             if bell {
-                let _ = self.run.bell().read();
+                let _ = self.bell.read();
             }
             for (pipe, is_ready) in self.pipes.iter_mut().zip([out, err]) {
                 if is_ready

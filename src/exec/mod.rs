@@ -12,6 +12,7 @@
 //! sent, no observer called and no pipe read while one is held.
 mod environment;
 mod finish;
+mod outcome;
 mod policy;
 mod pump;
 mod reader;
@@ -22,10 +23,13 @@ mod stdin;
 mod tail;
 mod text;
 mod waiting;
+mod wanted;
 
 pub use environment::inherited;
+pub use outcome::{End, Outcome};
 pub use policy::{Program, Refused, argv, check_env};
 pub use reader::{Batch, Gap, Piece, Reader};
-pub use registry::{Change, Exec, Host, Settings, StartError, Wanted};
-pub use run::{End, Outcome, Owner, Run, Stream, TAIL_BYTES};
+pub use registry::{Change, Exec};
+pub use run::{Owner, Run, Stream, TAIL_BYTES};
 pub use stdin::StdinError;
+pub use wanted::{Host, Settings, StartError, Wanted};

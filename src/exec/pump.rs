@@ -7,14 +7,16 @@
 //!     │ deadline, output limit: SIGKILL            ▲   (the rest of the group is killed,
 //!     └ told to stop: SIGTERM, grace, SIGKILL ─────┘    or drained on if it may stay)
 //! ```
+use super::outcome::End;
 use super::registry::Registry;
-use super::run::{End, Run, Stream, TAIL_BYTES};
+use super::run::{Run, Stream, TAIL_BYTES};
 use super::waiting::{readable, wait};
 use crate::base::thread;
 use crate::process::{Exit, Pid, Signal, Spawned};
 use crossbeam_channel::Receiver;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::PollFlags;
+use nix::sys::eventfd::EventFd;
 use std::fs::File;
 use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,6 +39,7 @@ pub(super) struct Pump {
     pub(super) pid: Pid,
     pub(super) pipes: [Option<File>; 2],
     pub(super) stdin: Option<File>,
+    pub(super) bell: Arc<EventFd>,
     /// Ends with the process.
     exit_pipe: Option<PipeReader>,
     status: Receiver<Exit>,
@@ -81,6 +84,7 @@ impl Pump {
             pid: spawned.pid,
             pipes: [OwnedFd::from(spawned.stdout), OwnedFd::from(spawned.stderr)].map(|fd| Some(fd.into())),
             stdin,
+            bell: run.hang_bell()?,
             exit_pipe: Some(registry.host.processes.exit_pipe(spawned.pid)?),
             status: spawned.exit,
             exit: None,
@@ -106,7 +110,7 @@ impl Pump {
             self.tend_stdin();
             let ready = self.wait();
             if ready.bell {
-                let _ = self.run.bell().read();
+                let _ = self.bell.read();
             }
             for stream in Stream::BOTH {
                 if ready.pipes[stream as usize] {
@@ -189,7 +193,7 @@ impl Pump {
             readable(open(0)),
             readable(open(1)),
             input.map(|pipe| (pipe.as_fd(), PollFlags::POLLOUT)),
-            readable(Some(self.run.bell())),
+            readable(Some(&*self.bell)),
             readable(self.exit_pipe.as_ref()),
         ];
         let [out, err, stdin, bell, exited] = wait(sources, self.next_look());

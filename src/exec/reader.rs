@@ -1,5 +1,6 @@
 //! A place in a run's output: reads on from there, as text, at its own pace.
-use super::run::{Outcome, Run, State, Stream};
+use super::outcome::Outcome;
+use super::run::{Run, State, Stream};
 use super::text::{Window, first_piece};
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -1,14 +1,15 @@
 //! All runs: how many there may be at once, the last ones that are over, and their common end.
-use super::policy::{self, Program, Refused};
-use super::run::{End, Outcome, Run};
+use super::outcome::{End, Outcome};
+use super::policy;
+use super::run::Run;
 use super::spawn;
+use super::wanted::{Host, Settings, StartError, Wanted};
 use crate::base::lock::lock;
-use crate::process::{Processes, User};
+use crate::process::Signal;
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,83 +19,6 @@ const KEPT_RUNS: usize = 100;
 const KEPT_OUTPUT_BYTES: usize = 16 << 20;
 /// What killing takes, beyond the time a program has to end by itself.
 const KILL_TIME: Duration = Duration::from_secs(3);
-
-/// What the operator decided.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// What may be run.
-    pub program: Program,
-    /// Longest time of a run.
-    pub max_timeout: Duration,
-    /// Bytes of output of a run, both streams together.
-    pub max_output: u64,
-    /// Runs at once.
-    pub max_concurrent: usize,
-    /// Names of our variables that runs get besides those every program may have.
-    pub env: Vec<String>,
-}
-
-/// Where and how runs take place.
-#[derive(Clone, Debug)]
-pub struct Host {
-    /// What starts and ends processes.
-    pub processes: Processes,
-    /// The working directory unless a run has its own.
-    pub root: PathBuf,
-    /// Whom runs run as; None: whoever we are.
-    pub user: Option<User>,
-    /// From SIGTERM to SIGKILL.
-    pub stop_grace: Duration,
-}
-
-/// A run as its caller wants it.
-#[derive(Clone, Debug, Default)]
-pub struct Wanted {
-    /// The arguments; with any program allowed, the first is the program.
-    pub args: Vec<String>,
-    /// How long it may take; zero is over before it begins.
-    pub timeout: Duration,
-    /// The working directory.
-    pub cwd: Option<PathBuf>,
-    /// Variables the caller adds.
-    pub env: Vec<(String, String)>,
-    /// Variables we add: they go before the caller's and are not checked.
-    pub our_env: Vec<(String, String)>,
-    /// What it reads.
-    pub stdin: Option<String>,
-    /// Standard input stays open for more.
-    pub keep_stdin: bool,
-    /// It goes on without its caller.
-    pub detach: bool,
-    /// What it leaves running in its group lives on.
-    pub keep_background: bool,
-}
-
-/// Why there is no run.
-#[derive(Debug)]
-pub enum StartError {
-    /// The command is not let through.
-    Refused(Refused),
-    /// As many as may run do; how many.
-    TooMany(usize),
-    /// The server ends.
-    ShuttingDown,
-    /// The system has no descriptor or random number for it.
-    System(io::Error),
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StartError::Refused(refused) => refused.fmt(f),
-            StartError::TooMany(most) => write!(f, "too many runs at once (max {most})"),
-            StartError::ShuttingDown => f.write_str("the server is shutting down"),
-            StartError::System(_) => f.write_str("the system has no room for another run"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
 
 /// What became of a run; told once each, without a lock held. One that could not be started has only
 /// its end.
@@ -191,7 +115,7 @@ impl Exec {
         run.request_stop(End::Stopped, *stop_grace);
         let pid = run.wait(*stop_grace + KILL_TIME, |state| state.over).pid;
         if let (Some(pid), true) = (pid, run.keeps_background) {
-            processes.end_group(pid, &[(crate::process::Signal::SIGTERM, *stop_grace)]);
+            processes.end_group(pid, &[(Signal::SIGTERM, *stop_grace)]);
         }
     }
 
@@ -238,7 +162,7 @@ impl Registry {
 
     /// Nothing of the run is left but what is kept.
     pub(super) fn over(&self, run: &Run) {
-        run.update(|state| state.over = true);
+        run.end();
         let mut table = lock(&self.table);
         table.alive -= 1;
         forget_old(&mut table.runs);

@@ -1,5 +1,6 @@
 //! One run: what everybody may know of it, and what its pump is asked to do. The pump writes its
 //! output and its outcome here; readers, owners and stoppers come and go.
+use super::outcome::{End, Outcome};
 use super::stdin::Input;
 use super::tail::Tail;
 use crate::base::lock::lock;
@@ -26,39 +27,6 @@ impl Stream {
     pub const BOTH: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 }
 
-/// Why a run ended other than by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// Its time was over.
-    Timeout,
-    /// It wrote more than it may.
-    OutputLimit,
-    /// Somebody asked for it.
-    Stopped,
-    /// Whoever started it has left.
-    ClientGone,
-    /// The server ends.
-    Shutdown,
-}
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// The program's own code; 1 when it could not be started, -1 when it was killed or its time was
-    /// over.
-    pub code: i32,
-    /// The signal that killed it.
-    pub signal: Option<i32>,
-    /// What made us end it, or keep it from starting, for people.
-    pub error: Option<String>,
-    /// Its time was over.
-    pub timed_out: bool,
-    /// Some of its output was not read.
-    pub truncated: bool,
-    /// From its start to its end.
-    pub duration: Duration,
-}
-
 pub(super) struct State {
     pub(super) pid: Option<Pid>,
     pub(super) tails: [Tail; 2],
@@ -73,6 +41,8 @@ pub(super) struct State {
     pub(super) outcome: Option<Outcome>,
     /// The pump is gone.
     pub(super) over: bool,
+    /// What wakes the pump, while there is one.
+    bell: Option<Arc<EventFd>>,
 }
 
 impl State {
@@ -99,7 +69,6 @@ pub struct Run {
     pub(super) began: Instant,
     state: Mutex<State>,
     changed: Condvar,
-    bell: EventFd,
 }
 
 impl std::fmt::Debug for Run {
@@ -115,8 +84,8 @@ impl Run {
         detached: bool,
         keeps_background: bool,
         input: Input,
-    ) -> io::Result<Run> {
-        Ok(Run {
+    ) -> Run {
+        Run {
             id,
             program,
             args,
@@ -134,10 +103,10 @@ impl Run {
                 input,
                 outcome: None,
                 over: false,
+                bell: None,
             }),
             changed: Condvar::new(),
-            bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
-        })
+        }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -159,12 +128,26 @@ impl Run {
 
     /// Makes the pump look up from its wait.
     pub(super) fn ring(&self) {
-        let _ = self.bell.write(1);
+        let bell = self.state().bell.clone();
+        if let Some(bell) = bell {
+            let _ = bell.write(1);
+        }
     }
 
-    /// What the pump waits on for [`ring`](Self::ring).
-    pub(super) fn bell(&self) -> &EventFd {
-        &self.bell
+    /// What the pump waits on for [`ring`](Self::ring); rung before, it is not lost.
+    pub(super) fn hang_bell(&self) -> io::Result<Arc<EventFd>> {
+        let bell =
+            Arc::new(EventFd::from_value_and_flags(1, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        self.state().bell = Some(Arc::clone(&bell));
+        Ok(bell)
+    }
+
+    /// Nothing more happens to the run. A hundred of them are kept, and no descriptor with them.
+    pub(super) fn end(&self) {
+        self.update(|state| {
+            state.over = true;
+            state.bell = None;
+        });
     }
 
     /// The process's number, if it was started.

@@ -1,9 +1,10 @@
 //! From what a caller wants to a process with its pump, or to a run that is over before it began.
 use super::environment::inherited;
 use super::pump::Pump;
-use super::registry::{Change, Registry, Wanted};
+use super::registry::{Change, Registry};
 use super::run::Run;
 use super::stdin::Input;
+use super::wanted::Wanted;
 use crate::base::random::uuid_v4;
 use crate::process::{Spawn, SpawnError, Stdin};
 use std::ffi::OsString;
@@ -20,7 +21,7 @@ pub(super) fn new_run(argv: &[OsString], wanted: &Wanted) -> io::Result<Run> {
     let program = argv.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
     let input = Input::new(wanted.stdin.clone(), wanted.keep_stdin);
     let command = (program, argv.len().saturating_sub(1));
-    Run::new(uuid_v4()?, command, wanted.detach, wanted.keep_background, input)
+    Ok(Run::new(uuid_v4()?, command, wanted.detach, wanted.keep_background, input))
 }
 
 /// Starts the process of an admitted run, and its pump.
