@@ -10,6 +10,7 @@ mod etag;
 mod path;
 mod range;
 mod root;
+mod sink;
 mod stage;
 mod sweep;
 mod upload;

@@ -8,6 +8,7 @@
 //! ```
 mod accept;
 mod body;
+mod buffer;
 mod chunked;
 mod conn;
 mod door;
@@ -35,6 +36,7 @@ mod tests;
 mod waiting;
 
 pub use body::{BodyError, BodyReader};
+pub use buffer::{Buffer, FIRST_BYTES};
 pub use chunked::{ChunkError, Decoder};
 pub use conn::{Attempts, Role};
 pub use error::HttpError;
