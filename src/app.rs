@@ -1,9 +1,12 @@
 //! The composition root: settings become parts, parts become threads, and at the end everything stops
 //! in order. The only place that knows both the configuration and what is built from it.
+mod exec;
+
 use crate::api::{About, Api, Gate, GatePolicy};
 use crate::auth::{AuthPolicy, Token};
 use crate::base::thread;
 use crate::config::Config;
+use crate::exec::Exec;
 use crate::files::{Owner, Root};
 use crate::http::{Exchange, HttpError, Role, Served, Server, Service, Stats, bind};
 use crate::logger;
@@ -18,9 +21,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// Descriptors for ourselves: listeners, pipes, uploads, logs. The rest is for connections, two each.
 const OWN_DESCRIPTORS: u64 = 64;
+/// How long a killed run may take to be gone.
+const RUN_END: Duration = Duration::from_secs(3);
 /// The prefix that is ours on the open port.
 const PREFIX: &[u8] = b"/_frag";
 
@@ -91,7 +97,8 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     // As early as can be: the kernel drops a signal to PID 1 that has no handler yet.
     let signals = Signals::take(processes.clone())?;
     let mut limits = config.limits.clone();
-    limits.max_connections = raise_descriptor_limit(limits.max_connections);
+    limits.max_connections =
+        raise_descriptor_limit(limits.max_connections, OWN_DESCRIPTORS + exec::descriptors(&config));
     let listeners = listen(&config)?;
     let addresses: Vec<(SocketAddr, Role)> = listeners
         .iter()
@@ -99,11 +106,12 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
         .collect::<io::Result<_>>()
         .map_err(tried("reading the listeners' addresses"))?;
     let root = Arc::new(open_root(&config)?);
+    let exec = exec::exec(&config, &processes, user);
     let supervisor =
         supervisor::start(spec(&config, user), processes).map_err(tried("starting the supervisor"))?;
     signals.now_for(&supervisor);
     let app = Arc::new(App {
-        api: api(&config, supervisor.clone(), Arc::clone(&root)),
+        api: api(&config, supervisor.clone(), Arc::clone(&root), exec.clone()),
         relay: Relay::new(supervisor.clone(), relay_settings(&config)),
     });
     let server = Server::start(listeners, app, limits, Arc::new(Stats::default()))
@@ -111,7 +119,7 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     resume_held_requests(&server, &supervisor);
     sweep_in_background(root);
     announce(&config, &addresses);
-    Ok(wait_and_stop(&config, &signals, &server, &supervisor))
+    Ok(wait_and_stop(&config, &signals, &server, &supervisor, exec.as_ref()))
 }
 
 fn listen(config: &Config) -> Result<Vec<(TcpListener, Role)>, StartError> {
@@ -138,12 +146,13 @@ fn child_user(config: &Config) -> Result<Option<User>, StartError> {
     }
 }
 
-/// As many descriptors as we may have; returns how many connections they carry, `wanted` at most.
-fn raise_descriptor_limit(wanted: usize) -> usize {
+/// As many descriptors as we may have; returns how many connections they carry besides our `own`,
+/// `wanted` at most.
+fn raise_descriptor_limit(wanted: usize, own: u64) -> usize {
     let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return wanted };
     let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(hard, |(soft, _)| soft);
-    let carried = usize::try_from(limit.saturating_sub(OWN_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(8);
+    let carried = usize::try_from(limit.saturating_sub(own) / 2).unwrap_or(usize::MAX).max(8);
     if carried < wanted {
         log::warn!("{limit} descriptors (ulimit -n) carry {carried} connections, not {wanted}");
     }
@@ -177,7 +186,7 @@ fn spec(config: &Config, user: Option<User>) -> Spec {
     }
 }
 
-fn api(config: &Config, supervisor: Supervisor, root: Arc<Root>) -> Api {
+fn api(config: &Config, supervisor: Supervisor, root: Arc<Root>, exec: Option<Exec>) -> Api {
     let gate = Gate::new(GatePolicy {
         auth: AuthPolicy {
             token: config.token.as_deref().and_then(Token::new),
@@ -191,7 +200,7 @@ fn api(config: &Config, supervisor: Supervisor, root: Arc<Root>) -> Api {
         allow_origins: config.allow_origins.clone(),
     });
     let about = About { command: config.command_text.clone(), port: config.subprocess_port };
-    Api { supervisor, root, gate, max_upload: config.max_upload, about }
+    Api { supervisor, root, gate, max_upload: config.max_upload, about, exec }
 }
 
 fn relay_settings(config: &Config) -> RelaySettings {
@@ -283,7 +292,13 @@ fn announce(config: &Config, addresses: &[(SocketAddr, Role)]) {
     }
 }
 
-fn wait_and_stop(config: &Config, signals: &Signals, server: &Server, supervisor: &Supervisor) -> ExitCode {
+fn wait_and_stop(
+    config: &Config,
+    signals: &Signals,
+    server: &Server,
+    supervisor: &Supervisor,
+    exec: Option<&Exec>,
+) -> ExitCode {
     let finished = if config.exit_on_failure { supervisor.finished() } else { never() };
     let exit: Option<Exit> = select! {
         recv(signals.terminated) -> _ => None,
@@ -293,8 +308,15 @@ fn wait_and_stop(config: &Config, signals: &Signals, server: &Server, supervisor
         Some(exit) => log::info!("ending: the server {exit}"),
         None => log::info!("ending: told to"),
     }
+    // First of all: who follows a run is to see its end before the connection's.
+    if let Some(exec) = exec {
+        exec.begin_shutdown(exec::shutdown_grace(config));
+    }
     if !server.drain(config.shutdown_grace) {
         log::warn!("the shutdown grace is over: open connections are cut");
+    }
+    if exec.is_some_and(|exec| !exec.wait_idle(exec::shutdown_grace(config) + RUN_END)) {
+        log::warn!("a run does not end");
     }
     supervisor.shutdown();
     log::info!("ended");

@@ -1,9 +1,11 @@
 //! What the server was told to do: flags and FRAG_* variables checked and turned into one plain value.
 //! A bad value is an error that names flag and variable, never a silent default.
+mod exec;
 mod places;
 mod value;
 
 use crate::cli::Flags;
+use crate::exec::Settings as ExecSettings;
 use crate::http::Limits;
 use nix::sys::signal::Signal;
 use places::{ensure_token, existing_directory, state_directory, token};
@@ -82,6 +84,8 @@ pub struct Config {
     pub max_upload: u64,
     /// The front's bounds.
     pub limits: Limits,
+    /// Programs callers may run.
+    pub exec: Option<ExecSettings>,
 }
 
 /// A setting that makes no sense.
@@ -169,6 +173,7 @@ impl Config {
         environment: &dyn Fn(&str) -> Option<OsString>,
     ) -> Result<Config, ConfigError> {
         let from = Source { environment };
+        let exec = exec::settings(&from, &flags)?;
         let command_text = from
             .text("command", flags.command)?
             .ok_or_else(|| ConfigError::new("command", "is required: the server to wrap"))?;
@@ -201,7 +206,7 @@ impl Config {
             from.text("state-dir", flags.state_dir)?.map(|dir| state_directory(&dir, &root)).transpose()?;
         let token = token(&from, flags.token_file, state_dir.as_deref(), &root)?;
         // The flag, if any, that lets callers run programs.
-        let runs_programs: Option<&'static str> = None;
+        let runs_programs = exec.as_ref().map(|_| "exec");
         let open_control = from.switch("open-control", flags.open_control)?;
         if open_control && !control.is_some_and(|address| address.ip().is_loopback()) {
             return Err(ConfigError::new("open-control", "needs a --control listener on a loopback address"));
@@ -286,6 +291,7 @@ impl Config {
             })?,
             max_upload: from.parsed("max-upload", flags.max_upload, MAX_UPLOAD_BYTES, parse_size)?,
             limits,
+            exec,
         })
     }
 }
@@ -345,6 +351,14 @@ mod tests {
             ("FRAG_READY_PATH", "/a b"),
             ("FRAG_OPEN_CONTROL", "1"),
             ("FRAG_COMMAND", "'open"),
+            ("FRAG_EXEC", "a\0b"),
+            ("FRAG_EXEC_MAX_TIMEOUT", "0"),
+            ("FRAG_EXEC_MAX_TIMEOUT", "1.5"),
+            ("FRAG_EXEC_MAX_OUTPUT", "0"),
+            ("FRAG_EXEC_MAX_OUTPUT", "much"),
+            ("FRAG_EXEC_MAX_CONCURRENT", "0"),
+            ("FRAG_EXEC_ENV", "A,B=C"),
+            ("FRAG_EXEC_ENV", "FRAG_TOKEN"),
         ] {
             let flags = if variable == "FRAG_COMMAND" { Flags::default() } else { with_command() };
             let error = resolve(flags, &[(variable, value)]).unwrap_err();

@@ -1,5 +1,6 @@
 //! Floor 4: everything below `/_frag`. One file a resource; `route` says which, `gate` says who.
 mod control;
+mod exec;
 mod files;
 mod gate;
 mod logs;
@@ -10,6 +11,7 @@ mod status;
 pub use gate::{Gate, GatePolicy};
 pub use route::{Route, RouteError, route};
 
+use crate::exec::Exec;
 use crate::files::Root;
 use crate::http::{Exchange, HttpError, Method, Response, Served};
 use crate::supervisor::Supervisor;
@@ -31,6 +33,8 @@ pub struct Api {
     pub max_upload: u64,
     /// Settings that `status` shows.
     pub about: About,
+    /// Programs callers may run, if they may.
+    pub exec: Option<Exec>,
 }
 
 /// What does not change while we run.
@@ -71,6 +75,9 @@ impl Api {
     fn answer(&self, exchange: &mut Exchange<'_>, path: &[u8]) -> Result<Answer, HttpError> {
         let method = exchange.head().method();
         self.gate.check_listener(exchange)?;
+        if let Some(answer) = exec::serve(self, exchange, path) {
+            return Ok(answer);
+        }
         let route = route(method, path);
         self.gate.check(exchange, route.as_ref().map_or_else(RouteError::access, Route::access))?;
         Ok(Answer::Response(match route? {
