@@ -230,7 +230,7 @@ fn a_fixed_program_gets_its_arguments_and_who_calls() {
     assert_eq!((seen.stdout.as_str(), seen.exit), ("one\nt w o\n--three=*\n\u{e9}\n", 0));
     check(&run(&server, &json!({"args": ["exit", "7"]})), "started exit_code", 7);
     let fields = format!(
-        "{ADMIN}X-Verified-User-Data: {{\"user_id\":\"u-1\",\"session_id\":\"s-1\"}}\r\nX-Context-Id: c-1\r\n\
+        "{ADMIN}X-Verified-User-Data: {{\"a\":[{{}}],\"b\":{{\"c\":null}},\"d\":-1.5,\"user_id\":\"u-1\",\"session_id\":\"s-1\",\"sub\":true}}\r\nX-Context-Id: c-1\r\n\
          X-User-Id: evil\r\nX-Session-Id: evil\r\n"
     );
     // The contract's own path, on the control listener, with the context in the header and in the body.

@@ -1,6 +1,7 @@
 //! Programs over HTTP: `POST exec` runs one and streams what it writes; the other routes list runs,
 //! follow one, write to its input, stop it. Off, each of them is 404.
 mod error;
+mod identity;
 mod request;
 mod route;
 mod start;

@@ -184,15 +184,7 @@ mod tests {
         ] {
             assert_eq!(refused(body), (422, format!("{data}{text}")), "{body}");
         }
-        for body in [
-            "",
-            "{",
-            "{\"args\":[}",
-            "{\"args\":[]} x",
-            "{\"args\":[\"\u{1}\"]}",
-            "nil",
-            "{\"args\":[\"\\ud800\"]}",
-        ] {
+        for body in ["", "{", "{\"args\":[}", "{\"args\":[]} x", "{\"args\":[\"\u{1}\"]}", "nil"] {
             let (status, text) = refused(body);
             assert_eq!(status, 400, "{body}");
             assert!(text.starts_with("Failed to parse the request body as JSON: "), "{text}");

@@ -1,5 +1,6 @@
 //! `POST exec`: what the request and its headers say becomes a run, whose output is the answer.
 use super::error::ExecError;
+use super::identity::{identity, usable_id};
 use super::request::{self, Request};
 use super::stream::{self, Known, LOOK};
 use super::wire::Reply;
@@ -7,20 +8,12 @@ use crate::api::{Answer, Api};
 use crate::exec::{Exec, Program, Run, Wanted};
 use crate::files::{Entered, RelativePath};
 use crate::http::{Exchange, Head, Response, Served, peer_gone};
-use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// The header a client names its context with.
 const CONTEXT: &str = "x-context-id";
-/// The header in which an edge says who calls.
-const IDENTITY: &str = "x-verified-user-data";
-/// Bytes of an id that a program is told.
-const ID_BYTES: usize = 256;
-/// Names of the caller's id and of their session in the identity header, the first that is there.
-const USER_FIELDS: &[&str] = &["user_id", "userId", "id", "sub"];
-const SESSION_FIELDS: &[&str] = &["session_id", "sessionId"];
 
 /// Starts a run and answers with it.
 pub(super) fn serve(api: &Api, exec: &Exec, exchange: &mut Exchange<'_>) -> Result<Answer, ExecError> {
@@ -84,33 +77,6 @@ fn context(head: &Head, body: Option<String>) -> Result<String, ExecError> {
         true => Ok(id),
         false => Err(ExecError::bad_request("the context id is too long or has control characters")),
     }
-}
-
-fn usable_id(id: &str) -> bool {
-    id.len() <= ID_BYTES && !id.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER)
-}
-
-/// Who calls, as a fixed program is told. Only the edge says so, never a header of the client's own,
-/// and no credential is among it.
-fn identity(head: &Head, context: String) -> Vec<(String, String)> {
-    // The gate has seen that it is an object.
-    let claims: Value = head.get(IDENTITY).and_then(|v| serde_json::from_slice(v).ok()).unwrap_or_default();
-    let claim = |fields: &[&str]| {
-        let id = fields.iter().find_map(|field| match claims.get(field)? {
-            Value::String(text) => Some(text.clone()),
-            Value::Number(number) => Some(number.to_string()),
-            _ => None,
-        });
-        id.filter(|id| usable_id(id)).unwrap_or_default()
-    };
-    [
-        ("CLI_REMOTE", "1".to_owned()),
-        ("SESSION_ID", claim(SESSION_FIELDS)),
-        ("CONTEXT_ID", context),
-        ("USER_ID", claim(USER_FIELDS)),
-    ]
-    .map(|(name, value)| (format!("SYSTEMPROMPT_{name}"), value))
-    .into()
 }
 
 /// Waits for the end of a run; its client may leave meanwhile.
