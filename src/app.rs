@@ -1,5 +1,8 @@
 //! The composition root: settings become parts, parts become threads, and at the end everything stops
 //! in order. The only place that knows both the configuration and what is built from it.
+#[cfg(feature = "artifacts")]
+mod artifacts;
+
 use crate::api::{About, Api, Gate, GatePolicy};
 use crate::auth::{AuthPolicy, Token};
 use crate::base::thread;
@@ -99,11 +102,23 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
         .collect::<io::Result<_>>()
         .map_err(tried("reading the listeners' addresses"))?;
     let root = Arc::new(open_root(&config)?);
+    #[cfg(feature = "artifacts")]
+    let running_artifacts = artifacts::RunningArtifacts::start(&config, Box::new(|_| {}))?;
+    #[cfg(feature = "artifacts")]
+    let artifacts = running_artifacts.api(&config)?;
     let supervisor =
         supervisor::start(spec(&config, user), processes).map_err(tried("starting the supervisor"))?;
     signals.now_for(&supervisor);
     let app = Arc::new(App {
-        api: api(&config, supervisor.clone(), Arc::clone(&root)),
+        api: Api {
+            #[cfg(feature = "artifacts")]
+            artifacts,
+            about: About { command: config.command_text.clone(), port: config.subprocess_port },
+            gate: gate(&config),
+            max_upload: config.max_upload,
+            root: Arc::clone(&root),
+            supervisor: supervisor.clone(),
+        },
         relay: Relay::new(supervisor.clone(), relay_settings(&config)),
     });
     let server = Server::start(listeners, app, limits, Arc::new(Stats::default()))
@@ -177,8 +192,8 @@ fn spec(config: &Config, user: Option<User>) -> Spec {
     }
 }
 
-fn api(config: &Config, supervisor: Supervisor, root: Arc<Root>) -> Api {
-    let gate = Gate::new(GatePolicy {
+fn gate(config: &Config) -> Gate {
+    Gate::new(GatePolicy {
         auth: AuthPolicy {
             token: config.token.as_deref().and_then(Token::new),
             require_user: config.require_user,
@@ -189,9 +204,7 @@ fn api(config: &Config, supervisor: Supervisor, root: Arc<Root>) -> Api {
         control_is_loopback: config.control.is_some_and(|address| address.ip().is_loopback()),
         allow_hosts: config.allow_hosts.clone(),
         allow_origins: config.allow_origins.clone(),
-    });
-    let about = About { command: config.command_text.clone(), port: config.subprocess_port };
-    Api { supervisor, root, gate, max_upload: config.max_upload, about }
+    })
 }
 
 fn relay_settings(config: &Config) -> RelaySettings {

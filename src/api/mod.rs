@@ -1,4 +1,6 @@
 //! Floor 4: everything below `/_frag`. One file a resource; `route` says which, `gate` says who.
+#[cfg(feature = "artifacts")]
+mod artifacts;
 mod control;
 mod files;
 mod gate;
@@ -7,6 +9,8 @@ mod query;
 mod route;
 mod status;
 
+#[cfg(feature = "artifacts")]
+pub use artifacts::{ArtifactApi, Sharing};
 pub use gate::{Gate, GatePolicy};
 pub use route::{Route, RouteError, route};
 
@@ -31,6 +35,9 @@ pub struct Api {
     pub max_upload: u64,
     /// Settings that `status` shows.
     pub about: About,
+    /// The artifacts.
+    #[cfg(feature = "artifacts")]
+    pub artifacts: ArtifactApi,
 }
 
 /// What does not change while we run.
@@ -59,7 +66,7 @@ impl Api {
         match self.answer(exchange, path) {
             Ok(Answer::Served(served)) => Ok(served),
             Ok(Answer::Response(response)) => {
-                match exchange.respond(response.with("cache-control", NOT_STORED)) {
+                match exchange.respond(not_stored(response)) {
                     Ok(()) => Ok(Served::Done),
                     Err(_) => Ok(Served::Gone),
                 }
@@ -72,10 +79,16 @@ impl Api {
         let method = exchange.head().method();
         self.gate.check_listener(exchange)?;
         let route = route(method, path);
+        #[cfg(feature = "artifacts")]
+        if route == Err(RouteError::NotFound)
+            && let Some(response) = self.artifacts.serve(&self.gate, exchange, path)
+        {
+            return Ok(Answer::Response(response));
+        }
         self.gate.check(exchange, route.as_ref().map_or_else(RouteError::access, Route::access))?;
         Ok(Answer::Response(match route? {
             Route::Status => status::status(self, exchange)?,
-            Route::Health => status::health(),
+            Route::Health => status::health(self),
             Route::Await => match status::wait_ready(self, exchange)? {
                 Some(response) => response,
                 None => return Ok(Answer::Served(Served::Gone)),
@@ -88,5 +101,13 @@ impl Api {
             Route::File(path) if method == Method::Delete => files::delete(self, path)?,
             Route::File(path) => files::get(self, exchange, path)?,
         }))
+    }
+}
+
+/// Says so, unless the resource decided otherwise.
+fn not_stored(response: Response) -> Response {
+    match response.headers.iter().any(|(name, _)| name == "cache-control") {
+        true => response,
+        false => response.with("cache-control", NOT_STORED),
     }
 }
