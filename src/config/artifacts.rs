@@ -97,7 +97,8 @@ fn place(url: &str, root: &Path) -> Result<ArtifactPlace, ConfigError> {
         }
         let real = destination(path).map_err(|error| ConfigError::new("artifacts", error.to_string()))?;
         outside_root("artifacts", &real, root)?;
-        return Ok(ArtifactPlace::Sqlite(real));
+        // Without the slash that stands for the directory it might have been.
+        return Ok(ArtifactPlace::Sqlite(real.components().collect()));
     }
     #[cfg(feature = "redis")]
     if url.starts_with("redis://") {
