@@ -3,7 +3,7 @@
 #[cfg(feature = "artifacts")]
 mod artifacts;
 
-use crate::api::{About, Api, Gate, GatePolicy};
+use crate::api::{self, About, Api, Gate, GatePolicy};
 use crate::auth::{AuthPolicy, Token};
 use crate::base::thread;
 use crate::config::Config;
@@ -72,8 +72,10 @@ impl Service for App {
         }
     }
 
-    fn is_control(&self, target: &[u8]) -> bool {
-        target.starts_with(b"/_frag/")
+    fn is_control(&self, role: Role, target: &[u8]) -> bool {
+        let below = target.strip_prefix(PREFIX).filter(|rest| rest.starts_with(b"/"));
+        let ours = below.or((role == Role::Control).then_some(target));
+        ours.is_some_and(api::is_control)
     }
 
     fn can_resume(&self) -> bool {

@@ -104,6 +104,17 @@ impl Api {
     }
 }
 
+/// Whether a request for what follows `/_frag` is for the threads that are kept for control. Artifacts
+/// are not: they may be many.
+pub fn is_control(below: &[u8]) -> bool {
+    #[cfg(feature = "artifacts")]
+    if artifacts::is_many(below) {
+        return false;
+    }
+    let _ = below;
+    true
+}
+
 /// Says so, unless the resource decided otherwise.
 fn not_stored(response: Response) -> Response {
     match response.headers.iter().any(|(name, _)| name == "cache-control") {

@@ -24,6 +24,8 @@ impl RunningArtifacts {
                 let opened = Sqlite::open(path, caps).map_err(io::Error::other);
                 Box::new(opened.map_err(tried("opening the artifacts' database"))?)
             }
+            #[cfg(feature = "redis")]
+            ArtifactPlace::Redis(url) => Box::new(crate::artifacts::Redis::new(url.clone(), caps)),
         };
         let artifacts = Arc::new(Artifacts::new(store, Ttl::new(settings.ttl), observer));
         // Without a thread what has expired still goes when it is asked for, or when room is needed.

@@ -1,5 +1,5 @@
 //! Artifacts in memory: nothing to set up, nothing that lasts.
-use super::{Caps, Counts, Moment, Row, Store, StoreError};
+use super::{Caps, Counts, Long, Moment, Row, Store, StoreError};
 use crate::base::lock::lock;
 use crate::base::time::rfc3339;
 use std::collections::{BTreeSet, HashMap};
@@ -102,7 +102,7 @@ impl Memory {
 }
 
 impl Store for Memory {
-    fn insert(&self, id: &str, payload: Arc<str>, at: &Moment) -> Result<(), StoreError> {
+    fn insert(&self, id: &str, payload: Arc<str>, at: &Moment, _: Long<'_>) -> Result<(), StoreError> {
         let (now, expires) = (at.now_ms(), at.expires_ms());
         let held = &mut *lock(&self.held);
         let bytes = payload.len() as u64;
@@ -120,7 +120,7 @@ impl Store for Memory {
         Ok(())
     }
 
-    fn view(&self, id: &str, at: &Moment) -> Result<Option<Row>, StoreError> {
+    fn view(&self, id: &str, at: &Moment, _: Long<'_>) -> Result<Option<Row>, StoreError> {
         let now = at.now_ms();
         let held = &mut *lock(&self.held);
         if !held.alive(id, now) {
@@ -129,13 +129,13 @@ impl Store for Memory {
         Ok(held.change(id, at.expires_ms(), |artifact| artifact.viewed = now))
     }
 
-    fn peek(&self, id: &str, at: &Moment) -> Result<Option<Row>, StoreError> {
+    fn peek(&self, id: &str, at: &Moment, _: Long<'_>) -> Result<Option<Row>, StoreError> {
         let held = lock(&self.held);
         let artifact = held.artifacts.get(id).filter(|artifact| artifact.expires > at.now_ms());
         Ok(artifact.map(|artifact| artifact.row(id)))
     }
 
-    fn replace(&self, id: &str, payload: Arc<str>, at: &Moment) -> Result<Option<Row>, StoreError> {
+    fn replace(&self, id: &str, payload: Arc<str>, at: &Moment, _: Long<'_>) -> Result<Option<Row>, StoreError> {
         let now = at.now_ms();
         let held = &mut *lock(&self.held);
         if !held.alive(id, now) {
@@ -157,11 +157,11 @@ impl Store for Memory {
         }))
     }
 
-    fn delete(&self, id: &str) -> Result<bool, StoreError> {
+    fn delete(&self, id: &str, _: Long<'_>) -> Result<bool, StoreError> {
         Ok(lock(&self.held).remove(id))
     }
 
-    fn sweep(&self, at: &Moment) -> Result<u64, StoreError> {
+    fn sweep(&self, at: &Moment, _: Long<'_>) -> Result<u64, StoreError> {
         Ok(lock(&self.held).sweep(at.now_ms()))
     }
 
@@ -171,9 +171,5 @@ impl Store for Memory {
 
     fn counts(&self) -> Counts {
         lock(&self.held).counts
-    }
-
-    fn may_wait(&self) -> bool {
-        false
     }
 }

@@ -2,12 +2,14 @@
 //! One store of three (memory, SQLite, Redis) behind one trait; knows no HTTP.
 //!
 //! ```text
-//! api ──> Artifacts ──> Store: memory | sqlite | redis
+//! api ──> Artifacts ──> Store: memory | sqlite | redis_store
 //!             │ counts after each change
 //!             └──> observer
 //! ```
 mod memory;
 mod payload;
+#[cfg(feature = "redis")]
+mod redis_store;
 mod sqlite;
 mod store;
 mod sweep;
@@ -18,8 +20,10 @@ pub mod viewer;
 
 pub use memory::Memory;
 pub use payload::{PAYLOAD_CHARS, Payload, PayloadError};
+#[cfg(feature = "redis")]
+pub use redis_store::Redis;
 pub use sqlite::Sqlite;
-pub use store::{Caps, Counts, Row, Store, StoreError};
+pub use store::{Caps, Counts, Long, Row, Store, StoreError};
 pub use sweep::{SWEEP_EVERY, Sweeper};
 pub use ttl::{Clock, Moment, Ttl};
 
@@ -66,20 +70,19 @@ impl Artifacts {
     ///
     /// # Errors
     /// [`StoreError`]; `Full` when the caps are reached and nothing has expired.
-    pub fn create(&self, payload: Payload) -> Result<Created, StoreError> {
+    pub fn create(&self, payload: Payload, long: Long<'_>) -> Result<Created, StoreError> {
         let id = random::uuid_v4().map_err(|error| StoreError::failed("random numbers", &error))?;
         let moment = self.ttl.moment();
-        self.store.insert(&id, payload.into_text(), &moment)?;
+        self.store.insert(&id, payload.into_text(), &moment, long)?;
         self.tell();
         Ok(Created { id, expires_at: moment.expires_text() })
     }
 
     /// The artifact, which lives for a whole time to live from now on; none if there is none.
-    ///
     /// # Errors
     /// [`StoreError`].
-    pub fn view(&self, id: &str) -> Result<Option<Row>, StoreError> {
-        let row = self.store.view(id, &self.ttl.moment())?;
+    pub fn view(&self, id: &str, long: Long<'_>) -> Result<Option<Row>, StoreError> {
+        let row = self.store.view(id, &self.ttl.moment(), long)?;
         if row.is_none() {
             // It may have been there until now.
             self.tell();
@@ -91,16 +94,16 @@ impl Artifacts {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn peek(&self, id: &str) -> Result<Option<Row>, StoreError> {
-        self.store.peek(id, &self.ttl.moment())
+    pub fn peek(&self, id: &str, long: Long<'_>) -> Result<Option<Row>, StoreError> {
+        self.store.peek(id, &self.ttl.moment(), long)
     }
 
     /// Another payload under the same id, for a whole time to live; none if there is no such artifact.
     ///
     /// # Errors
     /// [`StoreError`]; `Full` when the new payload is longer than the caps allow.
-    pub fn replace(&self, id: &str, payload: Payload) -> Result<Option<Row>, StoreError> {
-        let row = self.store.replace(id, payload.into_text(), &self.ttl.moment())?;
+    pub fn replace(&self, id: &str, payload: Payload, long: Long<'_>) -> Result<Option<Row>, StoreError> {
+        let row = self.store.replace(id, payload.into_text(), &self.ttl.moment(), long)?;
         self.tell();
         Ok(row)
     }
@@ -109,8 +112,8 @@ impl Artifacts {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn delete(&self, id: &str) -> Result<bool, StoreError> {
-        let deleted = self.store.delete(id)?;
+    pub fn delete(&self, id: &str, long: Long<'_>) -> Result<bool, StoreError> {
+        let deleted = self.store.delete(id, long)?;
         self.tell();
         Ok(deleted)
     }
@@ -119,8 +122,8 @@ impl Artifacts {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn sweep(&self) -> Result<u64, StoreError> {
-        let swept = self.store.sweep(&self.ttl.moment())?;
+    pub fn sweep(&self, long: Long<'_>) -> Result<u64, StoreError> {
+        let swept = self.store.sweep(&self.ttl.moment(), long)?;
         self.tell();
         Ok(swept)
     }
@@ -131,11 +134,6 @@ impl Artifacts {
     /// [`StoreError`].
     pub fn check(&self) -> Result<(), StoreError> {
         self.store.check()
-    }
-
-    /// Whether an answer may take long, for the sake of a disk or of another machine.
-    pub fn may_wait(&self) -> bool {
-        self.store.may_wait()
     }
 
     /// How much there is, expired artifacts that were not swept included. With a store that others

@@ -5,18 +5,22 @@
 //! sync of the disk and not for sixteen. A look at an artifact puts its end off, which is a write too.
 mod writer;
 
-use super::{Caps, Counts, Moment, Row, Store, StoreError};
+use super::{Caps, Counts, Long, Moment, Row, Store, StoreError};
 use crate::base::lock::lock;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 use writer::{Done, Work, Writer};
 
 /// How long a transaction waits for another process that uses the same file.
 const BUSY: Duration = Duration::from_secs(5);
+/// A call that lasts longer says so.
+const LONG: Duration = Duration::from_millis(100);
 /// What one transaction does at most, so that it stays some dozens of megabytes.
 const BATCH: usize = 64;
 /// Expired artifacts that one transaction removes.
@@ -39,9 +43,7 @@ const SCHEMA: &str = "
 #[derive(Debug)]
 pub struct Sqlite {
     queue: Mutex<Queue>,
-    /// Signalled when a batch is done.
-    turn: Condvar,
-    /// Used by whoever made the queue busy. Held during its I/O, which is what it is for.
+    /// Used by whoever's turn it is. Held during its I/O, which is what it is for.
     writer: Mutex<Option<Writer>>,
     /// For what changes nothing; likewise.
     reader: Mutex<Option<Connection>>,
@@ -50,23 +52,58 @@ pub struct Sqlite {
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: Vec<Arc<Job>>,
+    waiting: VecDeque<Arc<Job>>,
+    /// Somebody writes.
     busy: bool,
 }
 
+/// What somebody waits for.
 #[derive(Debug)]
 struct Job {
     work: Work,
-    result: Mutex<Option<Result<Done, StoreError>>>,
+    /// Who waits.
+    owner: Thread,
+    state: Mutex<State>,
 }
 
-/// Somebody's turn at the writer, ended also by a panic.
+#[derive(Debug)]
+enum State {
+    Waiting,
+    /// Its owner is to write next: the last one has told so.
+    Called,
+    Done(Result<Done, StoreError>),
+}
+
+/// Somebody's turn at the writer, ended also by a panic: the next in line is called.
 struct Turn<'s>(&'s Sqlite);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        lock(&self.0.queue).busy = false;
-        self.0.turn.notify_all();
+        let mut queue = lock(&self.0.queue);
+        match queue.waiting.front() {
+            Some(next) => {
+                *lock(&next.state) = State::Called;
+                next.owner.unpark();
+            }
+            None => queue.busy = false,
+        }
+    }
+}
+
+/// Tells the results to those who wait, also after a panic.
+struct Answers<'b> {
+    batch: &'b [Arc<Job>],
+    results: Vec<Result<Done, StoreError>>,
+}
+
+impl Drop for Answers<'_> {
+    fn drop(&mut self) {
+        let lost = || Err(StoreError::Failed("a transaction was lost".to_owned()));
+        let results = self.results.drain(..).chain(std::iter::repeat_with(lost));
+        for (job, result) in self.batch.iter().zip(results) {
+            *lock(&job.state) = State::Done(result);
+            job.owner.unpark();
+        }
     }
 }
 
@@ -94,52 +131,63 @@ impl Sqlite {
         Ok(Sqlite {
             counts: Mutex::new(writer.counts()),
             queue: Mutex::default(),
-            turn: Condvar::new(),
             writer: Mutex::new(Some(writer)),
             reader: Mutex::new(Some(reader)),
         })
     }
 
-    /// Has something written, with others' or alone.
-    fn run(&self, work: Work) -> Result<Done, StoreError> {
-        let job = Arc::new(Job { work, result: Mutex::new(None) });
+    /// Has something written, with others' or alone. `long` is called, once, when that takes long.
+    fn run(&self, work: Work, long: Long<'_>) -> Result<Done, StoreError> {
+        let state = Mutex::new(State::Waiting);
+        let job = Arc::new(Job { work, owner: thread::current(), state });
         let mut queue = lock(&self.queue);
-        queue.waiting.push(Arc::clone(&job));
+        queue.waiting.push_back(Arc::clone(&job));
+        let is_free = !std::mem::replace(&mut queue.busy, true);
+        drop(queue);
+        if is_free {
+            self.take_turn();
+        }
+        let mut told = false;
         loop {
-            if let Some(result) = lock(&job.result).take() {
-                return result;
+            let state = std::mem::replace(&mut *lock(&job.state), State::Waiting);
+            match state {
+                State::Done(result) => return result,
+                State::Called => self.take_turn(),
+                State::Waiting if told => thread::park(),
+                State::Waiting => {
+                    let began = Instant::now();
+                    thread::park_timeout(LONG);
+                    if began.elapsed() >= LONG {
+                        told = true;
+                        long();
+                    }
+                }
             }
-            if queue.busy {
-                queue = wait(&self.turn, queue);
-                continue;
-            }
-            let most = queue.waiting.len().min(BATCH);
-            let batch: Vec<Arc<Job>> = queue.waiting.drain(..most).collect();
-            if batch.is_empty() {
-                return Err(StoreError::Failed("a transaction was lost".to_owned()));
-            }
-            queue.busy = true;
-            drop(queue);
-            let turn = Turn(self);
-            self.write(&batch);
-            drop(turn);
-            queue = lock(&self.queue);
         }
     }
 
-    fn write(&self, batch: &[Arc<Job>]) {
-        let mut writer = lock(&self.writer);
-        let works: Vec<&Work> = batch.iter().map(|job| &job.work).collect();
-        let results = match &mut *writer {
-            Some(writer) => writer.write(&works),
-            None => works.iter().map(|_| Err(closed())).collect(),
+    /// Writes for those at the front of the queue. Whoever is called stands there.
+    fn take_turn(&self) {
+        let turn = Turn(self);
+        let batch: Vec<Arc<Job>> = {
+            let mut queue = lock(&self.queue);
+            let most = queue.waiting.len().min(BATCH);
+            queue.waiting.drain(..most).collect()
         };
-        if let Some(writer) = &*writer {
-            *lock(&self.counts) = writer.counts();
+        let works: Vec<&Work> = batch.iter().map(|job| &job.work).collect();
+        let mut answers = Answers { batch: &batch, results: Vec::new() };
+        let mut writer = lock(&self.writer);
+        match &mut *writer {
+            Some(writer) => {
+                answers.results = writer.write(&works);
+                *lock(&self.counts) = writer.counts();
+            }
+            None => answers.results = works.iter().map(|_| Err(closed())).collect(),
         }
-        for (job, result) in batch.iter().zip(results) {
-            *lock(&job.result) = Some(result);
-        }
+        drop(writer);
+        // First the next turn, so that it goes on while these are told.
+        drop(turn);
+        drop(answers);
     }
 
     fn read<T>(
@@ -155,10 +203,6 @@ impl Sqlite {
 
 fn closed() -> StoreError {
     StoreError::Failed("it is closed".to_owned())
-}
-
-fn wait<'q>(turn: &Condvar, queue: MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue> {
-    turn.wait(queue).unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A connection, of which no two threads ever use one at once.
@@ -177,15 +221,15 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 impl Store for Sqlite {
-    fn insert(&self, id: &str, payload: Arc<str>, at: &Moment) -> Result<(), StoreError> {
-        self.run(Work::Insert { id: id.to_owned(), payload, at: *at }).map(drop)
+    fn insert(&self, id: &str, payload: Arc<str>, at: &Moment, long: Long<'_>) -> Result<(), StoreError> {
+        self.run(Work::Insert { id: id.to_owned(), payload, at: *at }, long).map(drop)
     }
 
-    fn view(&self, id: &str, at: &Moment) -> Result<Option<Row>, StoreError> {
-        self.run(Work::View { id: id.to_owned(), at: *at }).map(Done::row)
+    fn view(&self, id: &str, at: &Moment, long: Long<'_>) -> Result<Option<Row>, StoreError> {
+        self.run(Work::View { id: id.to_owned(), at: *at }, long).map(Done::row)
     }
 
-    fn peek(&self, id: &str, at: &Moment) -> Result<Option<Row>, StoreError> {
+    fn peek(&self, id: &str, at: &Moment, _: Long<'_>) -> Result<Option<Row>, StoreError> {
         const SQL: &str = "SELECT payload, created_at, updated_at, last_viewed_at, expires_at
             FROM artifacts WHERE id = ?1 AND expires_at > ?2";
         self.read(|connection| {
@@ -203,19 +247,19 @@ impl Store for Sqlite {
         })
     }
 
-    fn replace(&self, id: &str, payload: Arc<str>, at: &Moment) -> Result<Option<Row>, StoreError> {
-        self.run(Work::Replace { id: id.to_owned(), payload, at: *at }).map(Done::row)
+    fn replace(&self, id: &str, payload: Arc<str>, at: &Moment, long: Long<'_>) -> Result<Option<Row>, StoreError> {
+        self.run(Work::Replace { id: id.to_owned(), payload, at: *at }, long).map(Done::row)
     }
 
-    fn delete(&self, id: &str) -> Result<bool, StoreError> {
-        self.run(Work::Delete { id: id.to_owned() }).map(|done| done.count() > 0)
+    fn delete(&self, id: &str, long: Long<'_>) -> Result<bool, StoreError> {
+        self.run(Work::Delete { id: id.to_owned() }, long).map(|done| done.count() > 0)
     }
 
-    fn sweep(&self, at: &Moment) -> Result<u64, StoreError> {
+    fn sweep(&self, at: &Moment, long: Long<'_>) -> Result<u64, StoreError> {
         let mut swept = 0;
         loop {
             // Others get their turn in between.
-            let removed = self.run(Work::Sweep { at: *at, most: SWEEP_ROWS })?.count();
+            let removed = self.run(Work::Sweep { at: *at, most: SWEEP_ROWS }, long)?.count();
             swept += removed;
             if removed < SWEEP_ROWS {
                 return Ok(swept);
@@ -245,7 +289,7 @@ impl Store for Sqlite {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artifacts::tests::{PLENTY, TestClock};
+    use crate::artifacts::tests::{PLENTY, SHORT, TestClock};
     use crate::artifacts::{Artifacts, Payload};
     use std::os::unix::fs::PermissionsExt;
 
@@ -262,18 +306,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/folders/a?b#c.db");
         let artifacts = open(&path, PLENTY);
-        let id = artifacts.create(payload(3)).unwrap().id;
+        let id = artifacts.create(payload(3), SHORT).unwrap().id;
         for name in ["a?b#c.db", "a?b#c.db-wal"] {
             let mode = path.with_file_name(name).metadata().unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{name}");
         }
         artifacts.close();
         assert!(!path.with_file_name("a?b#c.db-wal").exists(), "closed in good order");
-        assert!(matches!(artifacts.view(&id), Err(StoreError::Failed(_))));
+        assert!(matches!(artifacts.view(&id, SHORT), Err(StoreError::Failed(_))));
         assert!(matches!(artifacts.check(), Err(StoreError::Failed(_))));
         let again = open(&path, PLENTY);
         assert_eq!(again.counts(), Counts { rows: 1, bytes: 3 });
-        assert!(again.view(&id).unwrap().is_some());
+        assert!(again.view(&id, SHORT).unwrap().is_some());
     }
 
     #[test]
@@ -297,9 +341,9 @@ mod tests {
             writer.limit_pages(100);
         }
         let artifacts = Artifacts::new(Box::new(store), TestClock::new().ttl(), Box::new(|_| {}));
-        let first = artifacts.create(payload(50_000)).unwrap().id;
+        let first = artifacts.create(payload(50_000), SHORT).unwrap().id;
         let before = artifacts.counts();
-        let error = artifacts.create(payload(400_000)).unwrap_err();
+        let error = artifacts.create(payload(400_000), SHORT).unwrap_err();
         assert!(matches!(&error, StoreError::Failed(text) if text.contains("full")), "{error}");
         assert_eq!(artifacts.counts(), before);
         // Together with others that fit, it is the only one that fails.
@@ -307,16 +351,16 @@ mod tests {
             let some: Vec<_> = (0..16)
                 .map(|n| {
                     let artifacts = &artifacts;
-                    scope.spawn(move || artifacts.create(payload(if n % 4 == 0 { 400_000 } else { 1000 })).is_ok())
+                    scope.spawn(move || artifacts.create(payload(if n % 4 == 0 { 400_000 } else { 1000 }), SHORT).is_ok())
                 })
                 .collect();
             let stored: Vec<bool> = some.into_iter().map(|thread| thread.join().unwrap()).collect();
             let wanted: Vec<bool> = (0..16).map(|n| n % 4 != 0).collect();
             assert_eq!(stored, wanted);
         });
-        assert!(artifacts.view(&first).unwrap().is_some());
-        assert!(artifacts.delete(&first).unwrap());
-        assert!(artifacts.create(payload(50_000)).is_ok(), "room again");
+        assert!(artifacts.view(&first, SHORT).unwrap().is_some());
+        assert!(artifacts.delete(&first, SHORT).unwrap());
+        assert!(artifacts.create(payload(50_000), SHORT).is_ok(), "room again");
     }
 
     #[test]
@@ -327,7 +371,7 @@ mod tests {
         artifacts.check().unwrap();
         Connection::open(&path).unwrap().execute_batch("DROP TABLE artifacts").unwrap();
         assert!(matches!(artifacts.check(), Err(StoreError::Failed(text)) if text.contains("no such table")));
-        assert!(matches!(artifacts.create(payload(1)), Err(StoreError::Failed(_))));
+        assert!(matches!(artifacts.create(payload(1), SHORT), Err(StoreError::Failed(_))));
     }
 
     #[test]
@@ -341,7 +385,7 @@ mod tests {
         std::thread::scope(|scope| {
             let create = scope.spawn(|| {
                 started.send(()).unwrap();
-                artifacts.create(payload(1))
+                artifacts.create(payload(1), SHORT)
             });
             waits.recv().unwrap();
             // Reading goes on meanwhile.

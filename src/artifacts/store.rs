@@ -89,6 +89,10 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
+/// Called, at most once, when a call takes longer than a request should hold a thread of its pool: a disk
+/// stalls, another machine is far away.
+pub type Long<'l> = &'l dyn Fn();
+
 /// Keeps artifacts. An artifact whose end is at or before now counts as gone, whether or not it was
 /// removed; whoever asks for one removes it. Each call is one step that others see whole or not at all.
 pub trait Store: Send + Sync {
@@ -97,37 +101,36 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`]. Without one, the artifact survives the end of this process as far as the store
     /// does at all.
-    fn insert(&self, id: &str, payload: Arc<str>, at: &Moment) -> Result<(), StoreError>;
+    fn insert(&self, id: &str, payload: Arc<str>, at: &Moment, long: Long<'_>) -> Result<(), StoreError>;
 
     /// The artifact, with its end put off; both times in it are the new ones.
-    ///
     /// # Errors
     /// [`StoreError`].
-    fn view(&self, id: &str, at: &Moment) -> Result<Option<Row>, StoreError>;
+    fn view(&self, id: &str, at: &Moment, long: Long<'_>) -> Result<Option<Row>, StoreError>;
 
     /// The artifact, with nothing changed.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn peek(&self, id: &str, at: &Moment) -> Result<Option<Row>, StoreError>;
+    fn peek(&self, id: &str, at: &Moment, long: Long<'_>) -> Result<Option<Row>, StoreError>;
 
     /// The artifact with another payload and its end put off; when it was viewed stays.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn replace(&self, id: &str, payload: Arc<str>, at: &Moment) -> Result<Option<Row>, StoreError>;
+    fn replace(&self, id: &str, payload: Arc<str>, at: &Moment, long: Long<'_>) -> Result<Option<Row>, StoreError>;
 
     /// Removes it, also if it has expired; false if it is not there.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn delete(&self, id: &str) -> Result<bool, StoreError>;
+    fn delete(&self, id: &str, long: Long<'_>) -> Result<bool, StoreError>;
 
     /// Removes everything that has expired; how many that were.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn sweep(&self, at: &Moment) -> Result<u64, StoreError>;
+    fn sweep(&self, at: &Moment, long: Long<'_>) -> Result<u64, StoreError>;
 
     /// Reads something, to know that reading works.
     ///
@@ -137,11 +140,6 @@ pub trait Store: Send + Sync {
 
     /// How much is there, as far as this process knows.
     fn counts(&self) -> Counts;
-
-    /// Whether a call may wait for a disk or another machine.
-    fn may_wait(&self) -> bool {
-        true
-    }
 
     /// Lets go of whatever is open.
     fn close(&self) {}

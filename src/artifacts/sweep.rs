@@ -27,7 +27,7 @@ impl Sweeper {
         let (stop, stopped) = bounded::<()>(0);
         let body = move || {
             loop {
-                match artifacts.sweep() {
+                match artifacts.sweep(&|| {}) {
                     Ok(0) => {}
                     Ok(swept) => log::info!("removed {swept} expired artifacts"),
                     Err(error) => log::warn!("expired artifacts are not removed: {error}"),

@@ -47,6 +47,14 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// Between two times in milliseconds since 1970.
+    #[cfg(test)]
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))]
+    pub(super) fn between(now_ms: u64, expires_ms: u64) -> Moment {
+        let at = |ms| std::time::UNIX_EPOCH + Duration::from_millis(ms);
+        Moment { now: at(now_ms), expires: at(expires_ms) }
+    }
+
     /// Now, in milliseconds since 1970.
     pub fn now_ms(&self) -> u64 {
         unix_ms(self.now)

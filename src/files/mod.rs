@@ -17,7 +17,7 @@ mod upload;
 mod tests;
 
 pub use directory::{Entry, Kind, Listing};
-pub use download::OpenFile;
+pub use download::{OpenFile, Version};
 pub use error::FileError;
 pub use etag::{Etag, HASHED_UP_TO_BYTES};
 pub use path::{MAX_DEPTH, MAX_NAME_BYTES, MAX_PATH_BYTES, RelativePath};

@@ -5,7 +5,7 @@ use crate::api::files::whole_or_part;
 use crate::artifacts::viewer::Page;
 use crate::base::hex::hex;
 use crate::base::lock::lock;
-use crate::files::{FileError, OpenFile, RelativePath, Root};
+use crate::files::{FileError, OpenFile, RelativePath, Root, Version};
 use crate::http::{Head, Method, Response};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -26,11 +26,13 @@ pub(super) struct Folder {
     root: Root,
     /// By the SHA-256 of their content.
     pages: Mutex<HashMap<String, Arc<Page>>>,
+    /// The page that shows artifacts, as it was last seen.
+    index: Mutex<Option<(Version, Arc<Page>)>>,
 }
 
 impl Folder {
     pub(super) fn new(root: Root) -> Folder {
-        Folder { root, pages: Mutex::default() }
+        Folder { root, pages: Mutex::default(), index: Mutex::default() }
     }
 
     /// The page that shows artifacts, as it is now.
@@ -40,9 +42,20 @@ impl Folder {
             Fault::Viewer
         };
         let path = RelativePath::parse_file(INDEX).map_err(|error| unreadable(&error))?;
+        let version = self.root.version(&path).map_err(|error| unreadable(&error))?;
+        if let Some((seen, page)) = &*lock(&self.index)
+            && *seen == version
+        {
+            return Ok(Arc::clone(page));
+        }
         let open = self.root.open_file(&path).map_err(|error| unreadable(&error))?;
         match self.page(&open) {
-            Ok(Some(page)) => Ok(page),
+            Ok(Some(page)) => {
+                if version.is_settled() {
+                    *lock(&self.index) = Some((version, Arc::clone(&page)));
+                }
+                Ok(page)
+            }
             Ok(None) => Err(unreadable(&format_args!("it is longer than {PAGE_BYTES} bytes"))),
             Err(error) => Err(unreadable(&error)),
         }

@@ -77,29 +77,25 @@ impl ArtifactApi {
 
     fn answer(&self, exchange: &mut Exchange<'_>, route: Route<'_>, path: &str) -> Result<Response, Fault> {
         let artifacts = &self.artifacts;
-        // A disk or another machine is waited for, perhaps long, and control has few threads.
-        if artifacts.may_wait() && !matches!(route, Route::Preflight | Route::ItemMethod | Route::Other) {
-            exchange.seat().leave_pool_to_wait();
-        }
         Ok(match route {
             Route::Preflight => Response::empty(204),
             Route::Create => {
                 let payload = wire::read_payload(exchange)?;
-                wire::created(&artifacts.create(payload).map_err(Fault::NotStored)?)
+                wire::created(&artifacts.create(payload, &|| waits(exchange)).map_err(Fault::NotStored)?)
             }
             Route::Read(id) => wire::row(&self.look(exchange, id)?),
             Route::Replace(id) => {
                 let payload = wire::read_payload(exchange)?;
-                let row = artifacts.replace(id, payload).map_err(Fault::NotStored)?;
+                let row = artifacts.replace(id, payload, &|| waits(exchange)).map_err(Fault::NotStored)?;
                 wire::row(&row.ok_or(Fault::Gone)?)
             }
             Route::Delete(id) => {
-                if !artifacts.delete(id).map_err(Fault::Store)? {
+                if !artifacts.delete(id, &|| waits(exchange)).map_err(Fault::Store)? {
                     return Err(Fault::Missing);
                 }
                 wire::deleted(true)
             }
-            Route::Cleanup => wire::deleted(artifacts.sweep().map_err(Fault::Store)?),
+            Route::Cleanup => wire::deleted(artifacts.sweep(&|| waits(exchange)).map_err(Fault::Store)?),
             Route::View(id) => self.viewer.show(&self.look(exchange, id)?.payload)?,
             Route::ItemMethod => return Err(Fault::ItemMethod),
             Route::Nothing | Route::Other => match &self.viewer {
@@ -112,8 +108,8 @@ impl ArtifactApi {
     /// A look at an artifact. One that asks for no content does not count as one.
     fn look(&self, exchange: &Exchange<'_>, id: &str) -> Result<Row, Fault> {
         let row = match exchange.head().method() {
-            Method::Head => self.artifacts.peek(id),
-            _ => self.artifacts.view(id),
+            Method::Head => self.artifacts.peek(id, &|| waits(exchange)),
+            _ => self.artifacts.view(id, &|| waits(exchange)),
         };
         row.map_err(Fault::Store)?.ok_or(Fault::Gone)
     }
@@ -135,4 +131,16 @@ impl ArtifactApi {
             _ => response,
         }
     }
+}
+
+/// Whether a target is an artifact's, a view's or a front end's: what people and agents use, not who
+/// controls the server. Only its spelling counts, and an odd one loses nothing but speed.
+pub(super) fn is_many(target: &[u8]) -> bool {
+    [&b"/api/artifacts"[..], b"/_next/"].iter().any(|start| target.starts_with(start))
+        || target.get(1..37).is_some_and(|id| route::is_uuid_v4(&String::from_utf8_lossy(id)))
+}
+
+/// The store makes a request wait: others may have its thread's place.
+fn waits(exchange: &Exchange<'_>) {
+    exchange.seat().leave_pool_to_wait();
 }

@@ -70,7 +70,7 @@ pub(super) fn route(method: Method, path: &str) -> Route<'_> {
 }
 
 /// `8-4-4-4-12` hexadecimal digits, version 4, the standard variant.
-fn is_uuid_v4(text: &str) -> bool {
+pub(super) fn is_uuid_v4(text: &str) -> bool {
     text.len() == 36
         && text.bytes().enumerate().all(|(i, b)| match i {
             8 | 13 | 18 | 23 => b == b'-',
