@@ -1,8 +1,10 @@
 //! The composition root: settings become parts, parts become threads, and at the end everything stops
 //! in order. The only place that knows both the configuration and what is built from it.
+#[cfg(feature = "artifacts")]
+mod artifacts;
 mod exec;
 
-use crate::api::{About, Api, Gate, GatePolicy};
+use crate::api::{self, About, Api, Gate, GatePolicy};
 use crate::auth::{AuthPolicy, Token};
 use crate::base::thread;
 use crate::config::Config;
@@ -75,8 +77,10 @@ impl Service for App {
         }
     }
 
-    fn is_control(&self, target: &[u8]) -> bool {
-        target.starts_with(b"/_frag/")
+    fn is_control(&self, role: Role, target: &[u8]) -> bool {
+        let below = target.strip_prefix(PREFIX).filter(|rest| rest.starts_with(b"/"));
+        let ours = below.or((role == Role::Control).then_some(target));
+        ours.is_some_and(api::is_control)
     }
 
     fn can_resume(&self) -> bool {
@@ -107,11 +111,24 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
         .map_err(tried("reading the listeners' addresses"))?;
     let root = Arc::new(open_root(&config)?);
     let exec = exec::exec(&config, &processes, user);
+    #[cfg(feature = "artifacts")]
+    let running_artifacts = artifacts::RunningArtifacts::start(&config, Box::new(|_| {}))?;
+    #[cfg(feature = "artifacts")]
+    let artifacts = running_artifacts.api(&config)?;
     let supervisor =
         supervisor::start(spec(&config, user), processes).map_err(tried("starting the supervisor"))?;
     signals.now_for(&supervisor);
     let app = Arc::new(App {
-        api: api(&config, supervisor.clone(), Arc::clone(&root), exec.clone()),
+        api: Api {
+            #[cfg(feature = "artifacts")]
+            artifacts,
+            about: About { command: config.command_text.clone(), port: config.subprocess_port },
+            exec: exec.clone(),
+            gate: gate(&config),
+            max_upload: config.max_upload,
+            root: Arc::clone(&root),
+            supervisor: supervisor.clone(),
+        },
         relay: Relay::new(supervisor.clone(), relay_settings(&config)),
     });
     let server = Server::start(listeners, app, limits, Arc::new(Stats::default()))
@@ -186,8 +203,8 @@ fn spec(config: &Config, user: Option<User>) -> Spec {
     }
 }
 
-fn api(config: &Config, supervisor: Supervisor, root: Arc<Root>, exec: Option<Exec>) -> Api {
-    let gate = Gate::new(GatePolicy {
+fn gate(config: &Config) -> Gate {
+    Gate::new(GatePolicy {
         auth: AuthPolicy {
             token: config.token.as_deref().and_then(Token::new),
             require_user: config.require_user,
@@ -198,9 +215,7 @@ fn api(config: &Config, supervisor: Supervisor, root: Arc<Root>, exec: Option<Ex
         control_is_loopback: config.control.is_some_and(|address| address.ip().is_loopback()),
         allow_hosts: config.allow_hosts.clone(),
         allow_origins: config.allow_origins.clone(),
-    });
-    let about = About { command: config.command_text.clone(), port: config.subprocess_port };
-    Api { supervisor, root, gate, max_upload: config.max_upload, about, exec }
+    })
 }
 
 fn relay_settings(config: &Config) -> RelaySettings {

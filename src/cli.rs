@@ -125,6 +125,30 @@ pub struct Flags {
     /// further variable of ours that such a run inherits; may be repeated
     #[argh(option, arg_name = "name")]
     pub exec_env: Vec<String>,
+    /// where artifacts are kept: sqlite:PATH, memory: or redis://HOST (artifacts.db in the state directory, else memory:)
+    #[cfg(feature = "artifacts")]
+    #[argh(option, arg_name = "url")]
+    pub artifacts: Option<String>,
+    /// how long an artifact nobody looks at is kept (24h)
+    #[cfg(feature = "artifacts")]
+    #[argh(option, arg_name = "time")]
+    pub artifact_ttl: Option<String>,
+    /// artifacts at most (100000)
+    #[cfg(feature = "artifacts")]
+    #[argh(option, arg_name = "n")]
+    pub artifact_max_rows: Option<String>,
+    /// size of all artifacts together (1GiB)
+    #[cfg(feature = "artifacts")]
+    #[argh(option, arg_name = "size")]
+    pub artifact_max_bytes: Option<String>,
+    /// directory of a front end that shows artifacts, outside the root (a page of our own)
+    #[cfg(feature = "artifacts")]
+    #[argh(option, arg_name = "dir")]
+    pub viewer_dir: Option<String>,
+    /// origin whose pages may use the artifact API, or * (none)
+    #[cfg(feature = "artifacts")]
+    #[argh(option, arg_name = "origin")]
+    pub artifact_cors: Option<String>,
     /// print the version
     #[argh(switch)]
     pub version: bool,

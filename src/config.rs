@@ -1,8 +1,13 @@
 //! What the server was told to do: flags and FRAG_* variables checked and turned into one plain value.
 //! A bad value is an error that names flag and variable, never a silent default.
+#[cfg(feature = "artifacts")]
+mod artifacts;
 mod exec;
 mod places;
 mod value;
+
+#[cfg(feature = "artifacts")]
+pub use artifacts::{ArtifactConfig, ArtifactPlace};
 
 use crate::cli::Flags;
 use crate::exec::Settings as ExecSettings;
@@ -86,6 +91,9 @@ pub struct Config {
     pub limits: Limits,
     /// Programs callers may run.
     pub exec: Option<ExecSettings>,
+    /// The artifact store.
+    #[cfg(feature = "artifacts")]
+    pub artifacts: ArtifactConfig,
 }
 
 /// A setting that makes no sense.
@@ -174,6 +182,8 @@ impl Config {
     ) -> Result<Config, ConfigError> {
         let from = Source { environment };
         let exec = exec::settings(&from, &flags)?;
+        #[cfg(feature = "artifacts")]
+        let artifact_flags = flags.clone();
         let command_text = from
             .text("command", flags.command)?
             .ok_or_else(|| ConfigError::new("command", "is required: the server to wrap"))?;
@@ -205,6 +215,8 @@ impl Config {
         let state_dir =
             from.text("state-dir", flags.state_dir)?.map(|dir| state_directory(&dir, &root)).transpose()?;
         let token = token(&from, flags.token_file, state_dir.as_deref(), &root)?;
+        #[cfg(feature = "artifacts")]
+        let artifacts = ArtifactConfig::resolve(&from, artifact_flags, &root, state_dir.as_deref())?;
         // The flag, if any, that lets callers run programs.
         let runs_programs = exec.as_ref().map(|_| "exec");
         let open_control = from.switch("open-control", flags.open_control)?;
@@ -292,6 +304,8 @@ impl Config {
             max_upload: from.parsed("max-upload", flags.max_upload, MAX_UPLOAD_BYTES, parse_size)?,
             limits,
             exec,
+            #[cfg(feature = "artifacts")]
+            artifacts,
         })
     }
 }

@@ -12,6 +12,8 @@ pub mod logger;
 pub mod process;
 
 // floor 2: what the product is about, each ignorant of HTTP
+#[cfg(feature = "artifacts")]
+pub mod artifacts;
 pub mod auth;
 pub mod exec;
 pub mod files;

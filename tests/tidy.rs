@@ -44,6 +44,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ctrlc", &["process/"]),
     ("getrandom", &["base/"]),
     ("httparse", &["http/", "relay/"]),
+    ("redis", &["artifacts/redis_store.rs"]),
+    ("rusqlite", &["artifacts/sqlite.rs", "artifacts/sqlite/"]),
     ("shlex", &["config.rs"]),
     ("ureq", &["relay/"]),
 ];

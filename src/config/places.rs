@@ -23,7 +23,7 @@ pub(super) fn existing_directory(setting: &'static str, text: &str) -> Result<Pa
 }
 
 /// The workload can read and overwrite whatever is below the root.
-fn outside_root(setting: &'static str, path: &Path, root: &Path) -> Result<(), ConfigError> {
+pub(super) fn outside_root(setting: &'static str, path: &Path, root: &Path) -> Result<(), ConfigError> {
     if path.starts_with(root) {
         return Err(ConfigError::new(
             setting,
@@ -46,7 +46,7 @@ pub(super) fn state_directory(text: &str, root: &Path) -> Result<PathBuf, Config
 }
 
 /// Where a path leads whose last directories may not exist yet.
-fn destination(text: &str) -> std::io::Result<PathBuf> {
+pub(super) fn destination(text: &str) -> std::io::Result<PathBuf> {
     let path = std::path::absolute(text)?;
     for above in path.ancestors() {
         let real = match above.canonicalize() {
