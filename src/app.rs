@@ -1,5 +1,8 @@
 //! The composition root: settings become parts, parts become threads, and at the end everything stops
 //! in order. The only place that knows both the configuration and what is built from it.
+#[cfg(feature = "workers")]
+mod workers;
+
 use crate::api::{About, Api, Gate, GatePolicy};
 use crate::auth::{AuthPolicy, Token};
 use crate::base::thread;
@@ -99,11 +102,22 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
         .collect::<io::Result<_>>()
         .map_err(tried("reading the listeners' addresses"))?;
     let root = Arc::new(open_root(&config)?);
+    #[cfg(feature = "workers")]
+    let workers =
+        workers::open(&config, user, processes.clone()).map_err(tried("opening the workers' store"))?;
     let supervisor =
         supervisor::start(spec(&config, user), processes).map_err(tried("starting the supervisor"))?;
     signals.now_for(&supervisor);
     let app = Arc::new(App {
-        api: api(&config, supervisor.clone(), Arc::clone(&root)),
+        api: Api {
+            supervisor: supervisor.clone(),
+            root: Arc::clone(&root),
+            gate: gate(&config),
+            max_upload: config.max_upload,
+            about: About { command: config.command_text.clone(), port: config.subprocess_port },
+            #[cfg(feature = "workers")]
+            workers: Arc::clone(&workers),
+        },
         relay: Relay::new(supervisor.clone(), relay_settings(&config)),
     });
     let server = Server::start(listeners, app, limits, Arc::new(Stats::default()))
@@ -111,7 +125,21 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     resume_held_requests(&server, &supervisor);
     sweep_in_background(root);
     announce(&config, &addresses);
-    Ok(wait_and_stop(&config, &signals, &server, &supervisor))
+    let running = Running {
+        server,
+        supervisor,
+        #[cfg(feature = "workers")]
+        workers,
+    };
+    Ok(wait_and_stop(&config, &signals, &running))
+}
+
+/// What has an end of its own.
+struct Running {
+    server: Server,
+    supervisor: Supervisor,
+    #[cfg(feature = "workers")]
+    workers: Arc<crate::workers::Runtime>,
 }
 
 fn listen(config: &Config) -> Result<Vec<(TcpListener, Role)>, StartError> {
@@ -177,8 +205,8 @@ fn spec(config: &Config, user: Option<User>) -> Spec {
     }
 }
 
-fn api(config: &Config, supervisor: Supervisor, root: Arc<Root>) -> Api {
-    let gate = Gate::new(GatePolicy {
+fn gate(config: &Config) -> Gate {
+    Gate::new(GatePolicy {
         auth: AuthPolicy {
             token: config.token.as_deref().and_then(Token::new),
             require_user: config.require_user,
@@ -189,9 +217,7 @@ fn api(config: &Config, supervisor: Supervisor, root: Arc<Root>) -> Api {
         control_is_loopback: config.control.is_some_and(|address| address.ip().is_loopback()),
         allow_hosts: config.allow_hosts.clone(),
         allow_origins: config.allow_origins.clone(),
-    });
-    let about = About { command: config.command_text.clone(), port: config.subprocess_port };
-    Api { supervisor, root, gate, max_upload: config.max_upload, about }
+    })
 }
 
 fn relay_settings(config: &Config) -> RelaySettings {
@@ -283,7 +309,8 @@ fn announce(config: &Config, addresses: &[(SocketAddr, Role)]) {
     }
 }
 
-fn wait_and_stop(config: &Config, signals: &Signals, server: &Server, supervisor: &Supervisor) -> ExitCode {
+fn wait_and_stop(config: &Config, signals: &Signals, running: &Running) -> ExitCode {
+    let Running { server, supervisor, .. } = running;
     let finished = if config.exit_on_failure { supervisor.finished() } else { never() };
     let exit: Option<Exit> = select! {
         recv(signals.terminated) -> _ => None,
@@ -293,9 +320,14 @@ fn wait_and_stop(config: &Config, signals: &Signals, server: &Server, supervisor
         Some(exit) => log::info!("ending: the server {exit}"),
         None => log::info!("ending: told to"),
     }
+    #[cfg(feature = "workers")]
+    let workers = workers::begin_end(&running.workers);
     if !server.drain(config.shutdown_grace) {
         log::warn!("the shutdown grace is over: open connections are cut");
     }
+    // Before the supervisor ends whatever is left.
+    #[cfg(feature = "workers")]
+    workers.wait();
     supervisor.shutdown();
     log::info!("ended");
     if signals.forced.load(Ordering::Acquire) {

@@ -6,6 +6,8 @@ mod logs;
 mod query;
 mod route;
 mod status;
+#[cfg(feature = "workers")]
+mod workers;
 
 pub use gate::{Gate, GatePolicy};
 pub use route::{Route, RouteError, route};
@@ -31,6 +33,9 @@ pub struct Api {
     pub max_upload: u64,
     /// Settings that `status` shows.
     pub about: About,
+    /// The worker runtime.
+    #[cfg(feature = "workers")]
+    pub workers: Arc<crate::workers::Runtime>,
 }
 
 /// What does not change while we run.
@@ -71,6 +76,10 @@ impl Api {
     fn answer(&self, exchange: &mut Exchange<'_>, path: &[u8]) -> Result<Answer, HttpError> {
         let method = exchange.head().method();
         self.gate.check_listener(exchange)?;
+        #[cfg(feature = "workers")]
+        if workers::is_ours(path) {
+            return workers::serve(self, exchange, path);
+        }
         let route = route(method, path);
         self.gate.check(exchange, route.as_ref().map_or_else(RouteError::access, Route::access))?;
         Ok(Answer::Response(match route? {

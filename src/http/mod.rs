@@ -33,6 +33,8 @@ mod surplus;
 #[cfg(test)]
 mod tests;
 mod waiting;
+#[cfg(feature = "workers")]
+pub mod websocket;
 
 pub use body::{BodyError, BodyReader};
 pub use chunked::{ChunkError, Decoder};
