@@ -203,16 +203,21 @@ impl WebSocket {
         received
     }
 
-    /// Queues a text message. The caller queues no more while [`is_pending`](Self::is_pending).
+    /// Queues a text message; [`flush`](Self::flush) sends it. The caller queues no more while
+    /// [`is_pending`](Self::is_pending) after that.
     pub fn queue_text(&mut self, text: String) {
-        let queued = self.inner.write(Message::Text(Utf8Bytes::from(text)));
-        self.note(queued);
+        self.queue(Message::Text(Utf8Bytes::from(text)));
     }
 
-    /// Queues a ping.
+    /// Queues a ping, likewise.
     pub fn queue_ping(&mut self) {
-        let queued = self.inner.write(Message::Ping(Bytes::new()));
+        self.queue(Message::Ping(Bytes::new()));
+    }
+
+    fn queue(&mut self, message: Message) {
+        let queued = self.inner.write(message);
         self.note(queued);
+        self.pending = true;
     }
 
     /// Writes what the client takes of what is queued.

@@ -100,7 +100,7 @@ impl Transcript {
         let total = self.entries.len();
         let begin = start.min(total);
         let end = begin.saturating_add(limit).min(total);
-        Part { start, limit, total, entries: self.entries[begin..end].to_vec(), end }
+        Part { start, limit, total, begin, end, entries: self.entries[begin..end].to_vec() }
     }
 }
 
@@ -109,13 +109,14 @@ pub(super) struct Part {
     start: usize,
     limit: usize,
     total: usize,
-    entries: Vec<Arc<Entry>>,
+    begin: usize,
     end: usize,
+    entries: Vec<Arc<Entry>>,
 }
 
 impl Part {
     pub(super) fn project(self, worker_ref: &WorkerRef) -> TranscriptProjection {
-        let items = self.entries.iter().zip(self.start as u64 + 1..);
+        let items = self.entries.iter().zip(self.begin as u64 + 1..);
         TranscriptProjection {
             worker_ref: worker_ref.clone(),
             start: self.start,
@@ -162,6 +163,7 @@ mod tests {
         assert_eq!(part(1, 0), (vec![], Some(1)));
         assert_eq!(part(3, 0), (vec![], None));
         assert_eq!(part(99, 5), (vec![], None));
+        assert_eq!(part(usize::MAX, usize::MAX), (vec![], None));
         assert_eq!(part(2, usize::MAX), (vec![3], None));
     }
 

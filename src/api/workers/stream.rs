@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 const PING: Duration = Duration::from_secs(30);
 /// How long a client may take none of what is queued for it.
 const STALL: Duration = Duration::from_secs(30);
+/// How often one that takes nothing looks whether what comes next for it is forgotten.
+const STALL_LOOK: Duration = Duration::from_secs(1);
 /// Bytes of events taken at a time, or one event.
 const BATCH_BYTES: usize = 256 * 1024;
 
@@ -114,12 +116,12 @@ fn follow(
             Ok(false) => {}
             Err(end) => return end,
         }
+        socket.flush();
         let taken =
             if socket.is_pending() { observing.over() } else { Some(observing.take(batch, BATCH_BYTES)) };
         match taken {
             Some(Taken::Events(events)) => {
                 events.iter().for_each(|event| queue(socket, &event_frame(event, worker_id)));
-                socket.flush();
                 continue;
             }
             Some(Taken::Nothing) | None => {}
@@ -146,8 +148,9 @@ fn follow(
         if now >= until {
             return overrun();
         }
-        socket.wait(bell, until - now);
-        socket.flush();
+        // Who takes nothing is not woken for each event, and looks now and then whether it is too late.
+        let wait = if socket.is_pending() { STALL_LOOK.min(until - now) } else { until - now };
+        socket.wait(bell, wait);
     }
 }
 
