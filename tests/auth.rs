@@ -78,6 +78,29 @@ const ROUTES: &[(&str, &str, bool, u16, &str)] = &[
     ("PATCH", "/files/f", false, 405, "method_not_allowed"),
 ];
 
+/// The same for routes that ask for an admin; a client of these knows another word for a missing token,
+/// and no challenge.
+#[cfg(feature = "workers")]
+const ADMIN_ROUTES: &[(&str, &str, u16, &str)] = &[
+    ("GET", "/v1/runtime", 200, ""),
+    ("HEAD", "/v1/runtime", 200, ""),
+    ("GET", "/v1/config-bundles", 200, ""),
+    ("POST", "/v1/config-bundles", 400, "invalid_json"),
+    ("GET", "/v1/config-bundles/b/availability", 400, "invalid_query"),
+    ("GET", "/v1/workers", 200, ""),
+    ("POST", "/v1/workers", 400, "invalid_json"),
+    ("GET", "/v1/workers/w", 404, "worker_not_found"),
+    ("POST", "/v1/workers/w/input", 400, "invalid_json"),
+    ("POST", "/v1/workers/w/stop", 404, "worker_not_found"),
+    ("POST", "/v1/workers/w/cancel", 404, "worker_not_found"),
+    ("GET", "/v1/workers/w/transcript", 404, "worker_not_found"),
+    ("GET", "/v1/workers/w/events/ws", 400, ""),
+    ("GET", "/v1/nothing", 404, ""),
+    ("PUT", "/v1/workers", 405, ""),
+];
+#[cfg(not(feature = "workers"))]
+const ADMIN_ROUTES: &[(&str, &str, u16, &str)] = &[];
+
 #[derive(Clone, Copy)]
 struct Setup {
     token: bool,
@@ -101,6 +124,21 @@ fn refusal(
         Identity::Reader => Some((403, "read_only")),
         _ if asks_token && !has_token => Some((401, "token_required")),
         _ => None,
+    }
+}
+
+/// The same for who runs programs: without a token set there is nobody, save on an open listener.
+fn admin_refusal(
+    setup: Setup,
+    on_control: bool,
+    identity: Identity,
+    has_token: bool,
+) -> Option<(u16, &'static str)> {
+    let open = setup.open_control && on_control;
+    match refusal(setup, on_control, identity, has_token, false) {
+        Some((401, "token_required")) => Some((401, "unauthorized")),
+        None if !open && !setup.token => Some((403, "admin_required")),
+        refusal => refusal,
     }
 }
 
@@ -136,6 +174,16 @@ fn check_every_cell(setup: Setup) {
                     }
                     let challenge = (status == 401).then(|| "Bearer".to_owned());
                     assert_eq!(answer.field("www-authenticate"), challenge, "{cell}");
+                }
+                for (method, path, status, code) in ADMIN_ROUTES {
+                    let answer = send(address, method, &format!("{prefix}{path}"), &fields, b"");
+                    let cell = format!("{method} {prefix}{path} with {fields:?}, control: {on_control}");
+                    let expected = admin_refusal(setup, on_control, *identity, *has_token);
+                    let (status, code) = expected.unwrap_or((*status, *code));
+                    assert_eq!(answer.status, status, "{cell}");
+                    if *method != "HEAD" && !code.is_empty() {
+                        assert_eq!(answer.code(), code, "{cell}");
+                    }
                 }
                 let relayed = server.get("/app", &fields);
                 assert_eq!(relayed.status, 200, "the app with {fields:?}");

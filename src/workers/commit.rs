@@ -130,10 +130,15 @@ impl Commit {
         self.store.forget_worker(worker_id);
     }
 
+    /// Stores what was only noted so far.
+    pub(super) fn save(&mut self) -> Result<(), StoreError> {
+        self.store.save_runtime(&self.record)
+    }
+
     /// Ends this life of the runtime.
     pub(super) fn finish(&mut self) -> Result<(), StoreError> {
         self.event(None, EventKind::RuntimeStopped, "runtime stopped".to_owned())?;
         self.record.status = "stopped".to_owned();
-        self.store.save_runtime(&self.record)
+        self.save()
     }
 }

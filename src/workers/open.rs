@@ -129,5 +129,5 @@ fn stop_restored(commit: &mut Commit, workers: &BTreeMap<String, Arc<Worker>>) -
         commit.diagnose(Severity::Warning, "worker.stopped_by_restart", message.clone(), &worker.worker_ref);
         worker.stored_end(commit, WorkerStatus::Stopped, message).map_err(io::Error::other)?;
     }
-    Ok(())
+    commit.save().map_err(io::Error::other)
 }
