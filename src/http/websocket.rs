@@ -1,11 +1,10 @@
 //! The server's side of a WebSocket (RFC 6455) on a connection of the front: the handshake, and frames
 //! that are sent and received without ever waiting inside a call.
+use super::bell::Bell;
 use super::exchange::Exchange;
-use super::head::{Head, list_elements};
 use super::socket::close_with_reset;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{MsgFlags, recv, send};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -29,48 +28,6 @@ const MESSAGE_BYTES: usize = 64 * 1024;
 const FINISH: Duration = Duration::from_secs(2);
 /// Bytes it may send meanwhile.
 const FINISH_BYTES: usize = 1024 * 1024;
-
-/// Why a request is no WebSocket handshake (RFC 6455 section 4.2.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoHandshake {
-    /// `Connection` does not list `upgrade`.
-    Connection,
-    /// `Upgrade` is not `websocket`.
-    Upgrade,
-    /// The version is not 13.
-    Version,
-    /// There is no key, or not one.
-    Key,
-    /// It has a body.
-    Body,
-}
-
-/// The key of a request for a WebSocket.
-///
-/// # Errors
-/// The request is none.
-pub fn handshake_key(head: &Head) -> Result<Vec<u8>, NoHandshake> {
-    let lists = |name: &str, element: &[u8]| {
-        head.get_all(name).flat_map(list_elements).any(|found| found.eq_ignore_ascii_case(element))
-    };
-    if !lists("connection", b"upgrade") {
-        return Err(NoHandshake::Connection);
-    }
-    if !lists("upgrade", b"websocket") {
-        return Err(NoHandshake::Upgrade);
-    }
-    if head.get("sec-websocket-version") != Some(b"13") {
-        return Err(NoHandshake::Version);
-    }
-    if head.has_body() {
-        return Err(NoHandshake::Body);
-    }
-    let mut keys = head.get_all("sec-websocket-key");
-    match (keys.next(), keys.next()) {
-        (Some(key), None) if !key.is_empty() => Ok(key.to_vec()),
-        _ => Err(NoHandshake::Key),
-    }
-}
 
 /// What came from the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,31 +53,6 @@ pub enum CloseReason {
     Normal,
     /// 1008: the client did what it may not.
     Policy,
-}
-
-/// Interrupts a wait, from any thread; cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Bell(Arc<EventFd>);
-
-impl Bell {
-    /// One that was not rung.
-    ///
-    /// # Errors
-    /// Out of descriptors.
-    pub fn new() -> io::Result<Bell> {
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        Ok(Bell(Arc::new(EventFd::from_flags(flags)?)))
-    }
-
-    /// Ends the wait, or the next one.
-    pub fn ring(&self) {
-        // Full means that it has been rung rather often.
-        let _ = self.0.write(1);
-    }
-
-    fn hush(&self) {
-        let _ = self.0.read();
-    }
 }
 
 /// The socket as tungstenite sees it: nothing blocks, whatever the socket is set to.
@@ -252,7 +184,7 @@ impl WebSocket {
         let mut events = PollFlags::POLLIN;
         events.set(PollFlags::POLLOUT, self.is_pending());
         let mut polled =
-            [PollFd::new(self.stream.as_fd(), events), PollFd::new(bell.0.as_fd(), PollFlags::POLLIN)];
+            [PollFd::new(self.stream.as_fd(), events), PollFd::new(bell.as_fd(), PollFlags::POLLIN)];
         // Rounded up: poll(2) counts whole milliseconds.
         let timeout = timeout.saturating_add(Duration::from_millis(1));
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
@@ -311,33 +243,6 @@ fn is_not_yet(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn head(fields: &str) -> Head {
-        Head::parse(format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n").into_bytes()).unwrap()
-    }
-
-    #[test]
-    fn handshakes_are_told_from_other_requests() {
-        let upgrade = "Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n";
-        let version = "Sec-WebSocket-Version: 13\r\n";
-        let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-        assert_eq!(
-            handshake_key(&head(&format!("{upgrade}{version}{key}"))).unwrap(),
-            b"dGhlIHNhbXBsZSBub25jZQ=="
-        );
-        for (fields, why) in [
-            (String::new(), NoHandshake::Connection),
-            (format!("Upgrade: websocket\r\n{version}{key}"), NoHandshake::Connection),
-            (format!("Connection: Upgrade\r\nUpgrade: echo\r\n{version}{key}"), NoHandshake::Upgrade),
-            (format!("{upgrade}{key}"), NoHandshake::Version),
-            (format!("{upgrade}Sec-WebSocket-Version: 8\r\n{key}"), NoHandshake::Version),
-            (format!("{upgrade}{version}"), NoHandshake::Key),
-            (format!("{upgrade}{version}{key}{key}"), NoHandshake::Key),
-            (format!("{upgrade}{version}{key}Content-Length: 1\r\n"), NoHandshake::Body),
-        ] {
-            assert_eq!(handshake_key(&head(&fields)), Err(why), "{fields}");
-        }
-    }
 
     #[test]
     fn the_key_of_the_standard_has_its_answer() {

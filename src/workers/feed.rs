@@ -257,7 +257,9 @@ mod tests {
         publish(&feed, 3);
         let woken = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&woken);
-        let wake = Box::new(move || drop(count.fetch_add(1, Ordering::Relaxed)));
+        let wake = Box::new(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
         let mut now = feed.observe(None, wake).unwrap();
         let mut all = feed.observe(Some(Cursor(0)), Box::new(|| {})).unwrap();
         let mut some = feed.observe(Some(Cursor(2)), Box::new(|| {})).unwrap();

@@ -3,14 +3,17 @@
 //! stores it. Knows nothing of HTTP; `api/workers` is its face.
 //!
 //! ```text
-//!  create, input, stop ──▶ lifecycle ──▶ commit ──▶ store (memory, files)
-//!                              │   ▲
-//!                              ▼   │ lines
+//!  create, input, stop ──▶ lifecycle, ending ──▶ commit ──▶ store (memory, files)
+//!                             │     ▲
+//!                             ▼     │ lines
 //!                           process, talk ──▶ feed ──▶ observers
 //! ```
 mod bundle;
+mod bundle_rules;
+mod bundles;
 mod commit;
 mod cursor;
+mod ending;
 mod error;
 mod feed;
 mod lifecycle;
@@ -18,6 +21,8 @@ mod model;
 mod observe;
 mod open;
 mod process;
+mod profile;
+mod programs;
 mod protocol;
 mod runtime;
 mod store;
@@ -30,17 +35,19 @@ pub use bundle::{
     DeclarationKind,
 };
 pub use cursor::Cursor;
+pub use ending::{Ending, LifecycleAck};
 pub use error::WorkersError;
 pub use feed::{Closing, CursorFault, Event, Feed, Observing, Taken, Wake};
-pub use lifecycle::{Ending, InputAck, LifecycleAck};
+pub use lifecycle::InputAck;
 pub use model::{
     ConfigBundleRef, CreateWorkerRequest, ExecutionBackend, InputKind, LastResult, NamedRef, Operation,
-    Outcome, ProfileSelector, RequestedCapability, RunState, WorkerExecutionStatus, WorkerInput,
-    WorkerIntent, WorkerRef, WorkerStatus,
+    Outcome, RequestedCapability, RunState, WorkerExecutionStatus, WorkerInput, WorkerIntent, WorkerRef,
+    WorkerStatus,
 };
 pub use observe::{Brief, Change, ChangeKind, OnChange, Overview};
 pub use open::{Settings, StoreChoice};
-pub use process::{Program, Programs};
+pub use profile::ProfileSelector;
+pub use programs::{Program, Programs};
 pub use runtime::{Backend, Runtime, Summary};
 pub use store::{RuntimeLimits, StoreError};
 pub use transcript::{TranscriptItem, TranscriptProjection, TranscriptRole};

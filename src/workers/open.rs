@@ -3,7 +3,7 @@ use super::commit::Commit;
 use super::feed::Feed;
 use super::model::{RunState, WorkerStatus};
 use super::observe::OnChange;
-use super::process::Programs;
+use super::programs::Programs;
 use super::runtime::{Backend, Parts, Runtime};
 use super::store::{
     FsStore, MemoryStore, Restored, RestoredWorker, RuntimeLimits, RuntimeRecord, Severity, Store,

@@ -1,12 +1,12 @@
-//! The runtime: its workers and bundles, and everything that only looks at them. What changes workers
-//! is in `lifecycle`.
-use super::bundle::{ConfigBundle, check_reference};
+//! The runtime: its workers, and everything that only looks at them. `lifecycle` and `ending` change
+//! them, `bundles` has the rest.
+use super::bundle::ConfigBundle;
 use super::commit::Commit;
 use super::error::WorkersError;
 use super::feed::Feed;
-use super::model::{ConfigBundleRef, WorkerStatus};
+use super::model::WorkerStatus;
 use super::observe::{Brief, Change, ChangeKind, OnChange, Overview};
-use super::process::Programs;
+use super::programs::Programs;
 use super::store::RuntimeLimits;
 use super::transcript::TranscriptProjection;
 use super::worker::{Worker, WorkerView};
@@ -17,11 +17,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-
-/// Bundles kept.
-const MAX_BUNDLES: usize = 256;
-/// Bytes of them together.
-const MAX_BUNDLES_BYTES: usize = 16 * 1024 * 1024;
 
 /// Where records go, by its name on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -65,7 +60,7 @@ pub struct Runtime {
     pub(super) max_workers: usize,
     pub(super) commit: Mutex<Commit>,
     pub(super) workers: Mutex<BTreeMap<String, Arc<Worker>>>,
-    bundles: Mutex<Bundles>,
+    pub(super) bundles: Mutex<Bundles>,
     diagnostics: AtomicU64,
     pub(super) stopped: AtomicBool,
     pub(super) sequence: Arc<AtomicU64>,
@@ -212,56 +207,6 @@ impl Runtime {
         Ok(Arc::clone(&self.find(worker_id)?.feed))
     }
 
-    /// Every bundle, in the order of their ids.
-    pub fn bundles(&self) -> Vec<Arc<ConfigBundle>> {
-        lock(&self.bundles).values().cloned().collect()
-    }
-
-    pub(super) fn bundle(&self, id: &str) -> Result<Arc<ConfigBundle>, WorkersError> {
-        lock(&self.bundles).get(id).cloned().ok_or_else(|| WorkersError::BundleMissing(id.to_owned()))
-    }
-
-    /// The bundle of this reference, if it is here in that state.
-    ///
-    /// # Errors
-    /// The reference has not the form of one, there is no such bundle, or it is in another state.
-    pub fn available(&self, reference: &ConfigBundleRef) -> Result<Arc<ConfigBundle>, WorkersError> {
-        check_reference(reference)?;
-        let bundle = self.bundle(&reference.id)?;
-        if bundle.metadata.digest != reference.digest {
-            return Err(WorkersError::DigestMismatch {
-                bundle: reference.id.clone(),
-                expected: reference.digest.clone(),
-                got: bundle.metadata.digest.clone(),
-            });
-        }
-        Ok(bundle)
-    }
-
-    /// Takes a bundle in the place of any other of its id.
-    ///
-    /// # Errors
-    /// It is not one we take, there are too many, or it could not be stored.
-    pub fn sync_bundle(&self, bundle: ConfigBundle) -> Result<Arc<ConfigBundle>, WorkersError> {
-        self.check_running()?;
-        bundle.check()?;
-        let bundle = Arc::new(bundle);
-        let mut commit = lock(&self.commit);
-        let mut bundles = commit.record().config_bundles.clone();
-        bundles.insert(bundle.metadata.id.clone(), Arc::clone(&bundle));
-        let bytes: usize = bundles.values().map(|bundle| weight(bundle)).sum();
-        if bundles.len() > MAX_BUNDLES || bytes > MAX_BUNDLES_BYTES {
-            let why = format!(
-                "the runtime keeps at most {MAX_BUNDLES} config bundles of {MAX_BUNDLES_BYTES} bytes together"
-            );
-            return Err(WorkersError::Invalid(why));
-        }
-        commit.set_bundles(bundles.clone())?;
-        *lock(&self.bundles) = bundles;
-        self.count_diagnostics(&commit);
-        Ok(bundle)
-    }
-
     pub(super) fn check_running(&self) -> Result<(), WorkersError> {
         if self.stopped.load(Ordering::Acquire) {
             return Err(WorkersError::RuntimeStopped(self.id.clone()));
@@ -277,8 +222,4 @@ impl Runtime {
     pub(super) fn tell(&self, kind: ChangeKind, worker: &Worker) {
         (self.on_change)(&Change { kind, worker: Brief::of(worker) });
     }
-}
-
-fn weight(bundle: &ConfigBundle) -> usize {
-    serde_json::to_string(bundle).map_or(0, |text| text.len())
 }

@@ -3,8 +3,7 @@
 use super::route::NoRoute;
 use crate::api::gate::Denied;
 use crate::auth::Refusal;
-use crate::http::websocket::NoHandshake;
-use crate::http::{HttpError, Response};
+use crate::http::{HttpError, NoHandshake, Response};
 use crate::workers::{StoreError, WorkersError};
 
 /// Why a request is refused.

@@ -1,12 +1,11 @@
 //! Observing a worker through a WebSocket: a snapshot, what is kept after the cursor, then every event as
 //! it comes. The client only listens. One thread an observer; a slow one loses its place, nobody else's.
+use super::frame::{Diagnostic, Envelope, Frame, Payload, Snapshot};
 use super::refuse::Refused;
 use super::take;
-use super::wire::{Diagnostic, Envelope, Frame, Payload, Snapshot};
 use crate::api::Answer;
 use crate::api::query::Query;
-use crate::http::websocket::{Bell, CloseReason, Received, WebSocket, handshake_key};
-use crate::http::{Exchange, HttpError, Served};
+use crate::http::{Bell, CloseReason, Exchange, HttpError, Received, Served, WebSocket, handshake_key};
 use crate::workers::{Closing, Cursor, CursorFault, Event, Feed, Observing, Runtime, Taken};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
