@@ -10,8 +10,7 @@ use crate::workers::{Closing, Cursor, CursorFault, Event, Feed, Observing, Runti
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Between two pings. A client that has sent nothing, not even their answers, since the one before the
-/// last is taken for gone.
+/// Between two pings. A client that has not answered the one before is taken for gone.
 const PING: Duration = Duration::from_secs(30);
 /// How long a client may take none of what is queued for it.
 const STALL: Duration = Duration::from_secs(30);
@@ -133,7 +132,7 @@ fn follow(
         }
         let now = Instant::now();
         if !socket.is_pending() && now >= pinged + PING {
-            if heard + PING < pinged {
+            if heard < pinged {
                 return End::Left;
             }
             socket.queue_ping();
