@@ -1,5 +1,6 @@
 //! The composition root: settings become parts, parts become threads, and at the end everything stops
 //! in order. The only place that knows both the configuration and what is built from it.
+mod exec;
 #[cfg(feature = "workers")]
 mod workers;
 
@@ -7,6 +8,7 @@ use crate::api::{About, Api, Gate, GatePolicy};
 use crate::auth::{AuthPolicy, Token};
 use crate::base::thread;
 use crate::config::Config;
+use crate::exec::Exec;
 use crate::files::{Owner, Root};
 use crate::http::{Exchange, HttpError, Role, Served, Server, Service, Stats, bind};
 use crate::logger;
@@ -21,9 +23,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// Descriptors for ourselves: listeners, pipes, uploads, logs. The rest is for connections, two each.
 const OWN_DESCRIPTORS: u64 = 64;
+/// How long a killed run may take to be gone.
+const RUN_END: Duration = Duration::from_secs(3);
 /// The prefix that is ours on the open port.
 const PREFIX: &[u8] = b"/_frag";
 
@@ -94,7 +99,10 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     // As early as can be: the kernel drops a signal to PID 1 that has no handler yet.
     let signals = Signals::take(processes.clone())?;
     let mut limits = config.limits.clone();
-    limits.max_connections = raise_descriptor_limit(limits.max_connections);
+    limits.max_connections = raise_descriptor_limit(
+        limits.max_connections,
+        OWN_DESCRIPTORS.saturating_add(own_descriptors(&config)),
+    );
     let listeners = listen(&config)?;
     let addresses: Vec<(SocketAddr, Role)> = listeners
         .iter()
@@ -105,6 +113,7 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     #[cfg(feature = "workers")]
     let workers =
         workers::open(&config, user, processes.clone()).map_err(tried("opening the workers' store"))?;
+    let exec = exec::exec(&config, &processes, user);
     let supervisor =
         supervisor::start(spec(&config, user), processes).map_err(tried("starting the supervisor"))?;
     signals.now_for(&supervisor);
@@ -115,6 +124,7 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
             gate: gate(&config),
             max_upload: config.max_upload,
             about: About { command: config.command_text.clone(), port: config.subprocess_port },
+            exec: exec.clone(),
             #[cfg(feature = "workers")]
             workers: Arc::clone(&workers),
         },
@@ -128,6 +138,7 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     let running = Running {
         server,
         supervisor,
+        exec,
         #[cfg(feature = "workers")]
         workers,
     };
@@ -138,6 +149,7 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
 struct Running {
     server: Server,
     supervisor: Supervisor,
+    exec: Option<Exec>,
     #[cfg(feature = "workers")]
     workers: Arc<crate::workers::Runtime>,
 }
@@ -166,12 +178,21 @@ fn child_user(config: &Config) -> Result<Option<User>, StartError> {
     }
 }
 
-/// As many descriptors as we may have; returns how many connections they carry, `wanted` at most.
-fn raise_descriptor_limit(wanted: usize) -> usize {
+/// Descriptors of what runs beside the wrapped server, at most.
+fn own_descriptors(config: &Config) -> u64 {
+    let own = exec::descriptors(config);
+    #[cfg(feature = "workers")]
+    let own = own.saturating_add(workers::descriptors(config));
+    own
+}
+
+/// As many descriptors as we may have; returns how many connections they carry besides our `own`,
+/// `wanted` at most.
+fn raise_descriptor_limit(wanted: usize, own: u64) -> usize {
     let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return wanted };
     let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(hard, |(soft, _)| soft);
-    let carried = usize::try_from(limit.saturating_sub(OWN_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(8);
+    let carried = usize::try_from(limit.saturating_sub(own) / 2).unwrap_or(usize::MAX).max(8);
     if carried < wanted {
         log::warn!("{limit} descriptors (ulimit -n) carry {carried} connections, not {wanted}");
     }
@@ -310,7 +331,7 @@ fn announce(config: &Config, addresses: &[(SocketAddr, Role)]) {
 }
 
 fn wait_and_stop(config: &Config, signals: &Signals, running: &Running) -> ExitCode {
-    let Running { server, supervisor, .. } = running;
+    let Running { server, supervisor, exec, .. } = running;
     let finished = if config.exit_on_failure { supervisor.finished() } else { never() };
     let exit: Option<Exit> = select! {
         recv(signals.terminated) -> _ => None,
@@ -322,8 +343,15 @@ fn wait_and_stop(config: &Config, signals: &Signals, running: &Running) -> ExitC
     }
     #[cfg(feature = "workers")]
     let workers = workers::begin_end(&running.workers);
+    // First of all: who follows a run is to see its end before the connection's.
+    if let Some(exec) = exec {
+        exec.begin_shutdown(exec::shutdown_grace(config));
+    }
     if !server.drain(config.shutdown_grace) {
         log::warn!("the shutdown grace is over: open connections are cut");
+    }
+    if exec.as_ref().is_some_and(|exec| !exec.wait_idle(exec::shutdown_grace(config) + RUN_END)) {
+        log::warn!("a run does not end");
     }
     // Before the supervisor ends whatever is left.
     #[cfg(feature = "workers")]

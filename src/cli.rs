@@ -74,7 +74,7 @@ pub struct Flags {
     /// end with the wrapped server's exit code once it is given up
     #[argh(switch)]
     pub exit_on_failure: bool,
-    /// run the wrapped server as this user, when we are root (our own)
+    /// run the wrapped server and what --exec runs as this user, when we are root (our own)
     #[argh(option, arg_name = "uid[:gid]")]
     pub child_user: Option<String>,
     /// lines of the wrapped server's output to keep (1000)
@@ -86,7 +86,7 @@ pub struct Flags {
     /// open connections at most (4096)
     #[argh(option, arg_name = "n")]
     pub max_connections: Option<String>,
-    /// long-lived requests at most (2048)
+    /// long-lived requests at most, half of them slow transfers (2048)
     #[argh(option, arg_name = "n")]
     pub max_streams: Option<String>,
     /// threads kept for requests (4)
@@ -110,6 +110,21 @@ pub struct Flags {
     /// size of an upload (2GiB)
     #[argh(option, arg_name = "size")]
     pub max_upload: Option<String>,
+    /// program that admins may run over HTTP with arguments of their own, or any (off)
+    #[argh(option, arg_name = "program|any")]
+    pub exec: Option<String>,
+    /// longest time of such a run (600s)
+    #[argh(option, arg_name = "time")]
+    pub exec_max_timeout: Option<String>,
+    /// output of such a run (64MiB)
+    #[argh(option, arg_name = "size")]
+    pub exec_max_output: Option<String>,
+    /// such runs at once (16)
+    #[argh(option, arg_name = "n")]
+    pub exec_max_concurrent: Option<String>,
+    /// further variable of ours that such a run inherits; may be repeated
+    #[argh(option, arg_name = "name")]
+    pub exec_env: Vec<String>,
     /// command that runs workers of a profile: runtime_default, builtin:x or named:x; may be repeated
     #[cfg(feature = "workers")]
     #[argh(option, arg_name = "selector=command")]

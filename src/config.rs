@@ -1,11 +1,13 @@
 //! What the server was told to do: flags and FRAG_* variables checked and turned into one plain value.
 //! A bad value is an error that names flag and variable, never a silent default.
+mod exec;
 mod places;
 mod value;
 #[cfg(feature = "workers")]
 mod workers;
 
 use crate::cli::Flags;
+use crate::exec::Settings as ExecSettings;
 use crate::http::Limits;
 use nix::sys::signal::Signal;
 use places::{ensure_token, existing_directory, outside_directory, token};
@@ -86,6 +88,8 @@ pub struct Config {
     pub max_upload: u64,
     /// The front's bounds.
     pub limits: Limits,
+    /// Programs callers may run.
+    pub exec: Option<ExecSettings>,
     /// The worker runtime.
     #[cfg(feature = "workers")]
     pub workers: WorkersConfig,
@@ -178,6 +182,7 @@ impl Config {
         let from = Source { environment };
         #[cfg(feature = "workers")]
         let workers = workers::Given::take(&mut flags);
+        let exec = exec::settings(&from, &flags)?;
         let command_text = from
             .text("command", flags.command)?
             .ok_or_else(|| ConfigError::new("command", "is required: the server to wrap"))?;
@@ -212,7 +217,7 @@ impl Config {
         #[cfg(feature = "workers")]
         let workers = workers.resolve(&from, state_dir.as_deref(), &root)?;
         // The flag, if any, that lets callers run programs.
-        let runs_programs: Option<&'static str> = None;
+        let runs_programs = exec.as_ref().map(|_| "exec");
         #[cfg(feature = "workers")]
         let runs_programs = runs_programs.or((!workers.programs.is_empty()).then_some("worker"));
         let open_control = from.switch("open-control", flags.open_control)?;
@@ -299,6 +304,7 @@ impl Config {
             })?,
             max_upload: from.parsed("max-upload", flags.max_upload, MAX_UPLOAD_BYTES, parse_size)?,
             limits,
+            exec,
             #[cfg(feature = "workers")]
             workers,
         })
@@ -360,6 +366,14 @@ mod tests {
             ("FRAG_READY_PATH", "/a b"),
             ("FRAG_OPEN_CONTROL", "1"),
             ("FRAG_COMMAND", "'open"),
+            ("FRAG_EXEC", "a\0b"),
+            ("FRAG_EXEC_MAX_TIMEOUT", "0"),
+            ("FRAG_EXEC_MAX_TIMEOUT", "1.5"),
+            ("FRAG_EXEC_MAX_OUTPUT", "0"),
+            ("FRAG_EXEC_MAX_OUTPUT", "much"),
+            ("FRAG_EXEC_MAX_CONCURRENT", "0"),
+            ("FRAG_EXEC_ENV", "A,B=C"),
+            ("FRAG_EXEC_ENV", "FRAG_TOKEN"),
         ] {
             let flags = if variable == "FRAG_COMMAND" { Flags::default() } else { with_command() };
             let error = resolve(flags, &[(variable, value)]).unwrap_err();

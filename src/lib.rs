@@ -13,6 +13,7 @@ pub mod process;
 
 // floor 2: what the product is about, each ignorant of HTTP
 pub mod auth;
+pub mod exec;
 pub mod files;
 pub mod supervisor;
 

@@ -1,5 +1,6 @@
 //! Floor 4: everything below `/_frag`. One file a resource; `route` says which, `gate` says who.
 mod control;
+mod exec;
 mod files;
 mod gate;
 mod logs;
@@ -12,6 +13,7 @@ mod workers;
 pub use gate::{Gate, GatePolicy};
 pub use route::{Route, RouteError, route};
 
+use crate::exec::Exec;
 use crate::files::Root;
 use crate::http::{Exchange, HttpError, Method, Response, Served};
 use crate::supervisor::Supervisor;
@@ -33,6 +35,8 @@ pub struct Api {
     pub max_upload: u64,
     /// Settings that `status` shows.
     pub about: About,
+    /// Programs callers may run, if they may.
+    pub exec: Option<Exec>,
     /// The worker runtime.
     #[cfg(feature = "workers")]
     pub workers: Arc<crate::workers::Runtime>,
@@ -76,6 +80,9 @@ impl Api {
     fn answer(&self, exchange: &mut Exchange<'_>, path: &[u8]) -> Result<Answer, HttpError> {
         let method = exchange.head().method();
         self.gate.check_listener(exchange)?;
+        if let Some(answer) = exec::serve(self, exchange, path) {
+            return Ok(answer);
+        }
         #[cfg(feature = "workers")]
         if workers::is_ours(path) {
             return workers::serve(self, exchange, path);

@@ -30,6 +30,13 @@ pub(super) fn open(config: &Config, user: Option<User>, processes: Processes) ->
     Runtime::open(settings, processes, on_change)
 }
 
+/// Descriptors of as many processes as there may be: three pipes, and the two ends of the one that tells
+/// their reader of the exit.
+pub(super) fn descriptors(config: &Config) -> u64 {
+    let workers = &config.workers;
+    if workers.programs.is_empty() { 0 } else { (workers.max_workers as u64).saturating_mul(5) }
+}
+
 /// The end of all workers, under way.
 pub(super) struct Ending {
     thread: Option<JoinHandle<()>>,

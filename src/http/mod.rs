@@ -10,6 +10,7 @@ mod accept;
 #[cfg(feature = "workers")]
 mod bell;
 mod body;
+mod buffer;
 mod chunked;
 mod conn;
 mod door;
@@ -43,6 +44,7 @@ mod websocket;
 #[cfg(feature = "workers")]
 pub use bell::Bell;
 pub use body::{BodyError, BodyReader};
+pub use buffer::{Buffer, FIRST_BYTES};
 pub use chunked::{ChunkError, Decoder};
 pub use conn::{Attempts, Role};
 pub use error::HttpError;
