@@ -3,6 +3,8 @@
 #[cfg(feature = "artifacts")]
 mod artifacts;
 mod exec;
+#[cfg(feature = "workers")]
+mod workers;
 
 use crate::api::{self, About, Api, Gate, GatePolicy};
 use crate::auth::{AuthPolicy, Token};
@@ -101,8 +103,10 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     // As early as can be: the kernel drops a signal to PID 1 that has no handler yet.
     let signals = Signals::take(processes.clone())?;
     let mut limits = config.limits.clone();
-    limits.max_connections =
-        raise_descriptor_limit(limits.max_connections, OWN_DESCRIPTORS + exec::descriptors(&config));
+    limits.max_connections = raise_descriptor_limit(
+        limits.max_connections,
+        OWN_DESCRIPTORS.saturating_add(own_descriptors(&config)),
+    );
     let listeners = listen(&config)?;
     let addresses: Vec<(SocketAddr, Role)> = listeners
         .iter()
@@ -110,6 +114,9 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
         .collect::<io::Result<_>>()
         .map_err(tried("reading the listeners' addresses"))?;
     let root = Arc::new(open_root(&config)?);
+    #[cfg(feature = "workers")]
+    let workers =
+        workers::open(&config, user, processes.clone()).map_err(tried("opening the workers' store"))?;
     let exec = exec::exec(&config, &processes, user);
     #[cfg(feature = "artifacts")]
     let running_artifacts = artifacts::RunningArtifacts::start(&config, Box::new(|_| {}))?;
@@ -128,6 +135,8 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
             max_upload: config.max_upload,
             root: Arc::clone(&root),
             supervisor: supervisor.clone(),
+            #[cfg(feature = "workers")]
+            workers: Arc::clone(&workers),
         },
         relay: Relay::new(supervisor.clone(), relay_settings(&config)),
     });
@@ -136,7 +145,23 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     resume_held_requests(&server, &supervisor);
     sweep_in_background(root);
     announce(&config, &addresses);
-    Ok(wait_and_stop(&config, &signals, &server, &supervisor, exec.as_ref()))
+    let running = Running {
+        server,
+        supervisor,
+        exec,
+        #[cfg(feature = "workers")]
+        workers,
+    };
+    Ok(wait_and_stop(&config, &signals, &running))
+}
+
+/// What has an end of its own.
+struct Running {
+    server: Server,
+    supervisor: Supervisor,
+    exec: Option<Exec>,
+    #[cfg(feature = "workers")]
+    workers: Arc<crate::workers::Runtime>,
 }
 
 fn listen(config: &Config) -> Result<Vec<(TcpListener, Role)>, StartError> {
@@ -161,6 +186,14 @@ fn child_user(config: &Config) -> Result<Option<User>, StartError> {
         }
         user => Ok(user.map(|(uid, gid)| User { uid, gid })),
     }
+}
+
+/// Descriptors of what runs beside the wrapped server, at most.
+fn own_descriptors(config: &Config) -> u64 {
+    let own = exec::descriptors(config);
+    #[cfg(feature = "workers")]
+    let own = own.saturating_add(workers::descriptors(config));
+    own
 }
 
 /// As many descriptors as we may have; returns how many connections they carry besides our `own`,
@@ -307,13 +340,8 @@ fn announce(config: &Config, addresses: &[(SocketAddr, Role)]) {
     }
 }
 
-fn wait_and_stop(
-    config: &Config,
-    signals: &Signals,
-    server: &Server,
-    supervisor: &Supervisor,
-    exec: Option<&Exec>,
-) -> ExitCode {
+fn wait_and_stop(config: &Config, signals: &Signals, running: &Running) -> ExitCode {
+    let Running { server, supervisor, exec, .. } = running;
     let finished = if config.exit_on_failure { supervisor.finished() } else { never() };
     let exit: Option<Exit> = select! {
         recv(signals.terminated) -> _ => None,
@@ -323,6 +351,8 @@ fn wait_and_stop(
         Some(exit) => log::info!("ending: the server {exit}"),
         None => log::info!("ending: told to"),
     }
+    #[cfg(feature = "workers")]
+    let workers = workers::begin_end(&running.workers);
     // First of all: who follows a run is to see its end before the connection's.
     if let Some(exec) = exec {
         exec.begin_shutdown(exec::shutdown_grace(config));
@@ -330,9 +360,12 @@ fn wait_and_stop(
     if !server.drain(config.shutdown_grace) {
         log::warn!("the shutdown grace is over: open connections are cut");
     }
-    if exec.is_some_and(|exec| !exec.wait_idle(exec::shutdown_grace(config) + RUN_END)) {
+    if exec.as_ref().is_some_and(|exec| !exec.wait_idle(exec::shutdown_grace(config) + RUN_END)) {
         log::warn!("a run does not end");
     }
+    // Before the supervisor ends whatever is left.
+    #[cfg(feature = "workers")]
+    workers.wait();
     supervisor.shutdown();
     log::info!("ended");
     if signals.forced.load(Ordering::Acquire) {

@@ -149,6 +149,34 @@ pub struct Flags {
     #[cfg(feature = "artifacts")]
     #[argh(option, arg_name = "origin")]
     pub artifact_cors: Option<String>,
+    /// command that runs workers of a profile: runtime_default, builtin:x or named:x; may be repeated
+    #[cfg(feature = "workers")]
+    #[argh(option, arg_name = "selector=command")]
+    pub worker: Vec<String>,
+    /// id of the worker runtime (runtime-mem-0000000000000001)
+    #[cfg(feature = "workers")]
+    #[argh(option, arg_name = "id")]
+    pub runtime_id: Option<String>,
+    /// name of the worker runtime, for people (none)
+    #[cfg(feature = "workers")]
+    #[argh(option, arg_name = "name")]
+    pub display_name: Option<String>,
+    /// items in one answer of a worker's transcript (256)
+    #[cfg(feature = "workers")]
+    #[argh(option, arg_name = "n")]
+    pub max_transcript_items: Option<String>,
+    /// events written to a worker's observer at a time (256)
+    #[cfg(feature = "workers")]
+    #[argh(option, arg_name = "n")]
+    pub max_event_batch: Option<String>,
+    /// where workers are recorded: memory or fs:dir (memory; with a state directory fs:DIR/workers)
+    #[cfg(feature = "workers")]
+    #[argh(option, arg_name = "store")]
+    pub workers_store: Option<String>,
+    /// active workers at most (64)
+    #[cfg(feature = "workers")]
+    #[argh(option, arg_name = "n")]
+    pub max_workers: Option<String>,
     /// print the version
     #[argh(switch)]
     pub version: bool,

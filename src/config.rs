@@ -5,6 +5,8 @@ mod artifacts;
 mod exec;
 mod places;
 mod value;
+#[cfg(feature = "workers")]
+mod workers;
 
 #[cfg(feature = "artifacts")]
 pub use artifacts::{ArtifactConfig, ArtifactPlace};
@@ -13,7 +15,7 @@ use crate::cli::Flags;
 use crate::exec::Settings as ExecSettings;
 use crate::http::Limits;
 use nix::sys::signal::Signal;
-use places::{ensure_token, existing_directory, state_directory, token};
+use places::{ensure_token, existing_directory, outside_directory, token};
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,6 +24,8 @@ use std::time::Duration;
 use value::{
     number, parse_port, parse_signal, parse_size, parse_time, parse_user, positive_time, ready_path,
 };
+#[cfg(feature = "workers")]
+pub use workers::WorkersConfig;
 
 const PORT: u16 = 8080;
 const SUBPROCESS_PORT: u16 = 9090;
@@ -94,6 +98,9 @@ pub struct Config {
     /// The artifact store.
     #[cfg(feature = "artifacts")]
     pub artifacts: ArtifactConfig,
+    /// The worker runtime.
+    #[cfg(feature = "workers")]
+    pub workers: WorkersConfig,
 }
 
 /// A setting that makes no sense.
@@ -177,10 +184,12 @@ impl Config {
     /// # Errors
     /// The first [`ConfigError`].
     pub fn resolve(
-        flags: Flags,
+        #[allow(unused_mut, reason = "some features take their flags out")] mut flags: Flags,
         environment: &dyn Fn(&str) -> Option<OsString>,
     ) -> Result<Config, ConfigError> {
         let from = Source { environment };
+        #[cfg(feature = "workers")]
+        let workers = workers::Given::take(&mut flags);
         let exec = exec::settings(&from, &flags)?;
         #[cfg(feature = "artifacts")]
         let artifact_flags = flags.clone();
@@ -212,13 +221,17 @@ impl Config {
             Ok(Some(address))
         })?;
         let root = existing_directory("root", from.text("root", flags.root)?.as_deref().unwrap_or("."))?;
-        let state_dir =
-            from.text("state-dir", flags.state_dir)?.map(|dir| state_directory(&dir, &root)).transpose()?;
+        let state_dir = from.text("state-dir", flags.state_dir)?;
+        let state_dir = state_dir.map(|dir| outside_directory("state-dir", &dir, &root)).transpose()?;
         let token = token(&from, flags.token_file, state_dir.as_deref(), &root)?;
         #[cfg(feature = "artifacts")]
         let artifacts = ArtifactConfig::resolve(&from, artifact_flags, &root, state_dir.as_deref())?;
+        #[cfg(feature = "workers")]
+        let workers = workers.resolve(&from, state_dir.as_deref(), &root)?;
         // The flag, if any, that lets callers run programs.
         let runs_programs = exec.as_ref().map(|_| "exec");
+        #[cfg(feature = "workers")]
+        let runs_programs = runs_programs.or((!workers.programs.is_empty()).then_some("worker"));
         let open_control = from.switch("open-control", flags.open_control)?;
         if open_control && !control.is_some_and(|address| address.ip().is_loopback()) {
             return Err(ConfigError::new("open-control", "needs a --control listener on a loopback address"));
@@ -306,6 +319,8 @@ impl Config {
             exec,
             #[cfg(feature = "artifacts")]
             artifacts,
+            #[cfg(feature = "workers")]
+            workers,
         })
     }
 }

@@ -19,6 +19,10 @@ pub mod exec;
 pub mod files;
 pub mod supervisor;
 
+// floor 3: what uses several of them
+#[cfg(feature = "workers")]
+pub mod workers;
+
 // floor 4: one file a resource, and the relay
 pub mod api;
 pub mod relay;

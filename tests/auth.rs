@@ -57,8 +57,10 @@ enum Asks {
     Writer,
     /// An admin; errors are the exec contract's.
     ExecAdmin,
+    /// An admin; a missing token is told in the workers' contract's words, without a challenge.
+    WorkersAdmin,
 }
-use Asks::{ExecAdmin, Nothing, Writer};
+use Asks::{ExecAdmin, Nothing, WorkersAdmin, Writer};
 
 /// Method, path, who may, and the answer to who may, in an order in which each works. The exec routes
 /// are on wherever somebody can be an admin.
@@ -104,6 +106,28 @@ const ROUTES: &[(&str, &str, Asks, u16, &str)] = &[
     ("GET", "/api/v1/admin/cli", ExecAdmin, 405, ""),
 ];
 
+/// Those of the worker runtime.
+#[cfg(feature = "workers")]
+const WORKERS_ROUTES: &[(&str, &str, Asks, u16, &str)] = &[
+    ("GET", "/v1/runtime", WorkersAdmin, 200, ""),
+    ("HEAD", "/v1/runtime", WorkersAdmin, 200, ""),
+    ("GET", "/v1/config-bundles", WorkersAdmin, 200, ""),
+    ("POST", "/v1/config-bundles", WorkersAdmin, 400, "invalid_json"),
+    ("GET", "/v1/config-bundles/b/availability", WorkersAdmin, 400, "invalid_query"),
+    ("GET", "/v1/workers", WorkersAdmin, 200, ""),
+    ("POST", "/v1/workers", WorkersAdmin, 400, "invalid_json"),
+    ("GET", "/v1/workers/w", WorkersAdmin, 404, "worker_not_found"),
+    ("POST", "/v1/workers/w/input", WorkersAdmin, 400, "invalid_json"),
+    ("POST", "/v1/workers/w/stop", WorkersAdmin, 404, "worker_not_found"),
+    ("POST", "/v1/workers/w/cancel", WorkersAdmin, 404, "worker_not_found"),
+    ("GET", "/v1/workers/w/transcript", WorkersAdmin, 404, "worker_not_found"),
+    ("GET", "/v1/workers/w/events/ws", WorkersAdmin, 400, ""),
+    ("GET", "/v1/nothing", WorkersAdmin, 404, ""),
+    ("PUT", "/v1/workers", WorkersAdmin, 405, ""),
+];
+#[cfg(not(feature = "workers"))]
+const WORKERS_ROUTES: &[(&str, &str, Asks, u16, &str)] = &[];
+
 #[derive(Clone, Copy)]
 struct Setup {
     token: bool,
@@ -127,13 +151,12 @@ fn refusal(
         Identity::Absent if setup.require_user => (401, "identity_required"),
         Identity::Reader => (403, "read_only"),
         _ if asks_token && !has_token => (401, "token_required"),
-        _ if asks == ExecAdmin && !setup.token && !opened => (403, "admin_required"),
+        _ if asks != Writer && !setup.token && !opened => (403, "admin_required"),
         _ => return None,
     };
-    if asks != ExecAdmin {
-        return Some((status, code));
-    }
     let code = match status {
+        401 if asks == WorkersAdmin && code == "token_required" => "unauthorized",
+        _ if asks != ExecAdmin => code,
         400 => "bad_request",
         401 => "unauthorized",
         _ => "forbidden",
@@ -163,7 +186,7 @@ fn check_every_cell(setup: Setup) {
         for (identity_field, identity) in IDENTITIES {
             for (token_field, has_token) in TOKENS {
                 let fields = format!("{identity_field}{token_field}");
-                for (method, path, asks, status, code) in ROUTES {
+                for (method, path, asks, status, code) in ROUTES.iter().chain(WORKERS_ROUTES) {
                     let answer = send(address, method, &format!("{prefix}{path}"), &fields, b"");
                     let cell = format!("{method} {prefix}{path} with {fields:?}, control: {on_control}");
                     let expected = refusal(setup, on_control, *identity, *has_token, *asks);
@@ -172,10 +195,12 @@ fn check_every_cell(setup: Setup) {
                     if *method != "HEAD" && status >= 400 && !code.is_empty() {
                         assert_eq!(answer.code(), code, "{cell}");
                     }
-                    let challenge = (status == 401).then(|| match asks {
-                        ExecAdmin => EXEC_CHALLENGE.to_owned(),
-                        _ => "Bearer".to_owned(),
-                    });
+                    let challenge = match asks {
+                        _ if status != 401 => None,
+                        WorkersAdmin if code == "unauthorized" => None,
+                        ExecAdmin => Some(EXEC_CHALLENGE.to_owned()),
+                        _ => Some("Bearer".to_owned()),
+                    };
                     assert_eq!(answer.field("www-authenticate"), challenge, "{cell}");
                 }
                 let relayed = server.get("/app", &fields);

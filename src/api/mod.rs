@@ -9,6 +9,8 @@ mod logs;
 mod query;
 mod route;
 mod status;
+#[cfg(feature = "workers")]
+mod workers;
 
 #[cfg(feature = "artifacts")]
 pub use artifacts::{ArtifactApi, Sharing};
@@ -42,6 +44,9 @@ pub struct Api {
     /// The artifacts.
     #[cfg(feature = "artifacts")]
     pub artifacts: ArtifactApi,
+    /// The worker runtime.
+    #[cfg(feature = "workers")]
+    pub workers: Arc<crate::workers::Runtime>,
 }
 
 /// What does not change while we run.
@@ -82,6 +87,10 @@ impl Api {
         self.gate.check_listener(exchange)?;
         if let Some(answer) = exec::serve(self, exchange, path) {
             return Ok(answer);
+        }
+        #[cfg(feature = "workers")]
+        if workers::is_ours(path) {
+            return workers::serve(self, exchange, path);
         }
         let route = route(method, path);
         #[cfg(feature = "artifacts")]

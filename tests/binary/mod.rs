@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 pub mod client;
 pub mod exec;
 pub mod tunnel;
+pub mod websocket;
+pub mod workers;
 
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, getsockname, listen, setsockopt, socket,
