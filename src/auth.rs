@@ -286,9 +286,16 @@ mod tests {
                 assert_eq!(decide(&closed, &[], authorization, access), wanted, "{authorization:?}");
             }
             assert!(decide(&closed, &[], authorization, Access::Open).is_ok());
+            assert!(decide(&closed, &[], authorization, Access::Link).is_ok());
+        }
+        for access in [Access::Writer, Access::Link] {
+            let required = AuthPolicy { require_user: true, ..policy(true) };
+            assert_eq!(decide(&required, &[], &[], access), Err(Refusal::IdentityRequired));
         }
         let reader = [r#"{"readOnly":true}"#];
-        assert_eq!(decide(&closed, &reader, &["Bearer secret"], Access::Writer), Err(Refusal::ReadOnly));
+        for access in [Access::Writer, Access::Link] {
+            assert_eq!(decide(&closed, &reader, &["Bearer secret"], access), Err(Refusal::ReadOnly));
+        }
     }
 
     #[test]

@@ -127,6 +127,26 @@ const WORKERS_ROUTES: &[(&str, &str, Asks, u16, &str)] = &[
 ];
 #[cfg(not(feature = "workers"))]
 const WORKERS_ROUTES: &[(&str, &str, Asks, u16, &str)] = &[];
+/// The same for artifacts, whose errors have another shape: whether a link is enough instead of the token.
+#[cfg(feature = "artifacts")]
+const ARTIFACT_ROUTES: &[(&str, &str, bool, u16)] = &[
+    ("POST", "/api/artifacts", false, 400),
+    ("GET", "/api/artifacts", false, 404),
+    ("GET", "/api/artifacts/x", false, 404),
+    ("HEAD", "/api/artifacts/x", false, 404),
+    ("PUT", "/api/artifacts/x", false, 400),
+    ("DELETE", "/api/artifacts/x", false, 404),
+    ("PATCH", "/api/artifacts/x", false, 405),
+    ("OPTIONS", "/api/artifacts/x", false, 204),
+    ("POST", "/api/cleanup", false, 200),
+    ("GET", "/api/nothing", false, 404),
+    ("GET", "/x/../api/./nothing", false, 404),
+    ("GET", "/0b4f2c1e-9c7a-4d6b-8f21-3a5d7e9b1c0f", true, 404),
+    ("HEAD", "/0b4f2c1e-9c7a-4d6b-8f21-3a5d7e9b1c0f", true, 404),
+    ("POST", "/0b4f2c1e-9c7a-4d6b-8f21-3a5d7e9b1c0f", false, 404),
+];
+#[cfg(not(feature = "artifacts"))]
+const ARTIFACT_ROUTES: &[(&str, &str, bool, u16)] = &[];
 
 #[derive(Clone, Copy)]
 struct Setup {
@@ -201,6 +221,15 @@ fn check_every_cell(setup: Setup) {
                         ExecAdmin => Some(EXEC_CHALLENGE.to_owned()),
                         _ => Some("Bearer".to_owned()),
                     };
+                    assert_eq!(answer.field("www-authenticate"), challenge, "{cell}");
+                }
+                for (method, path, link, status) in ARTIFACT_ROUTES {
+                    let answer = send(address, method, &format!("{prefix}{path}"), &fields, b"");
+                    let cell = format!("{method} {prefix}{path} with {fields:?}, control: {on_control}");
+                    let expected = refusal(setup, on_control, *identity, *has_token || *link, Writer);
+                    let status = expected.map_or(*status, |(status, _)| status);
+                    assert_eq!(answer.status, status, "{cell}");
+                    let challenge = (status == 401).then(|| "Bearer".to_owned());
                     assert_eq!(answer.field("www-authenticate"), challenge, "{cell}");
                 }
                 let relayed = server.get("/app", &fields);
