@@ -3,6 +3,8 @@
 #[cfg(feature = "artifacts")]
 mod artifacts;
 mod exec;
+#[cfg(feature = "runs")]
+mod runs;
 #[cfg(feature = "workers")]
 mod workers;
 
@@ -122,8 +124,13 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     let running_artifacts = artifacts::RunningArtifacts::start(&config, Box::new(|_| {}))?;
     #[cfg(feature = "artifacts")]
     let artifacts = running_artifacts.api(&config)?;
-    let supervisor =
-        supervisor::start(spec(&config, user), processes).map_err(tried("starting the supervisor"))?;
+    #[cfg(feature = "runs")]
+    let runs = runs::RunningRuns::start(&config, &processes, user)?;
+    let observer: Option<supervisor::OnChange> = None;
+    #[cfg(feature = "runs")]
+    let observer = observer.or(Some(runs.of_server()));
+    let supervisor = supervisor::start_observed(spec(&config, user), processes, observer)
+        .map_err(tried("starting the supervisor"))?;
     signals.now_for(&supervisor);
     let app = Arc::new(App {
         api: Api {
@@ -137,6 +144,8 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
             supervisor: supervisor.clone(),
             #[cfg(feature = "workers")]
             workers: Arc::clone(&workers),
+            #[cfg(feature = "runs")]
+            runs: runs.api(&config)?,
         },
         relay: Relay::new(supervisor.clone(), relay_settings(&config)),
     });
@@ -151,6 +160,8 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
         exec,
         #[cfg(feature = "workers")]
         workers,
+        #[cfg(feature = "runs")]
+        runs,
     };
     Ok(wait_and_stop(&config, &signals, &running))
 }
@@ -162,6 +173,8 @@ struct Running {
     exec: Option<Exec>,
     #[cfg(feature = "workers")]
     workers: Arc<crate::workers::Runtime>,
+    #[cfg(feature = "runs")]
+    runs: runs::RunningRuns,
 }
 
 fn listen(config: &Config) -> Result<Vec<(TcpListener, Role)>, StartError> {
@@ -353,6 +366,8 @@ fn wait_and_stop(config: &Config, signals: &Signals, running: &Running) -> ExitC
     }
     #[cfg(feature = "workers")]
     let workers = workers::begin_end(&running.workers);
+    #[cfg(feature = "runs")]
+    let mut runs = running.runs.begin_end(config.stop_grace.min(config.shutdown_grace / 2));
     // First of all: who follows a run is to see its end before the connection's.
     if let Some(exec) = exec {
         exec.begin_shutdown(exec::shutdown_grace(config));
@@ -366,7 +381,11 @@ fn wait_and_stop(config: &Config, signals: &Signals, running: &Running) -> ExitC
     // Before the supervisor ends whatever is left.
     #[cfg(feature = "workers")]
     workers.wait();
+    #[cfg(feature = "runs")]
+    runs.wait();
     supervisor.shutdown();
+    #[cfg(feature = "runs")]
+    runs.close();
     log::info!("ended");
     if signals.forced.load(Ordering::Acquire) {
         // The orderly end got here first, because nothing was left to wait for.

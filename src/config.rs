@@ -4,12 +4,17 @@
 mod artifacts;
 mod exec;
 mod places;
+#[cfg(feature = "runs")]
+mod runs;
 mod value;
 #[cfg(feature = "workers")]
 mod workers;
 
 #[cfg(feature = "artifacts")]
 pub use artifacts::{ArtifactConfig, ArtifactPlace};
+
+#[cfg(feature = "runs")]
+pub use runs::RunsConfig;
 
 use crate::cli::Flags;
 use crate::exec::Settings as ExecSettings;
@@ -101,6 +106,9 @@ pub struct Config {
     /// The worker runtime.
     #[cfg(feature = "workers")]
     pub workers: WorkersConfig,
+    /// The agent, the journal, the streams.
+    #[cfg(feature = "runs")]
+    pub runs: RunsConfig,
 }
 
 /// A setting that makes no sense.
@@ -178,6 +186,11 @@ impl Source<'_> {
     }
 }
 
+/// Splits a command as a shell would.
+fn words(command: &str) -> Option<Vec<String>> {
+    shlex::split(command)
+}
+
 impl Config {
     /// Checks and completes what the command line and the environment say.
     ///
@@ -193,10 +206,12 @@ impl Config {
         let exec = exec::settings(&from, &flags)?;
         #[cfg(feature = "artifacts")]
         let artifact_flags = flags.clone();
+        #[cfg(feature = "runs")]
+        let runs_flags = flags.clone();
         let command_text = from
             .text("command", flags.command)?
             .ok_or_else(|| ConfigError::new("command", "is required: the server to wrap"))?;
-        let command = shlex::split(&command_text)
+        let command = words(&command_text)
             .ok_or_else(|| ConfigError::new("command", "has an open quote or a backslash at its end"))?;
         if command.is_empty() {
             return Err(ConfigError::new("command", "is empty"));
@@ -232,6 +247,10 @@ impl Config {
         let runs_programs = exec.as_ref().map(|_| "exec");
         #[cfg(feature = "workers")]
         let runs_programs = runs_programs.or((!workers.programs.is_empty()).then_some("worker"));
+        #[cfg(feature = "runs")]
+        let runs = RunsConfig::resolve(&from, runs_flags, &root, state_dir.as_deref())?;
+        #[cfg(feature = "runs")]
+        let runs_programs = runs_programs.or(runs.agent.as_ref().map(|_| "agent"));
         let open_control = from.switch("open-control", flags.open_control)?;
         if open_control && !control.is_some_and(|address| address.ip().is_loopback()) {
             return Err(ConfigError::new("open-control", "needs a --control listener on a loopback address"));
@@ -321,6 +340,8 @@ impl Config {
             artifacts,
             #[cfg(feature = "workers")]
             workers,
+            #[cfg(feature = "runs")]
+            runs,
         })
     }
 }

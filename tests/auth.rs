@@ -147,6 +147,55 @@ const ARTIFACT_ROUTES: &[(&str, &str, bool, u16)] = &[
 ];
 #[cfg(not(feature = "artifacts"))]
 const ARTIFACT_ROUTES: &[(&str, &str, bool, u16)] = &[];
+/// The same for state, events and runs, whose errors are `{"error":"text"}`: method, path, whether it asks
+/// for an admin, and the answer to who may.
+#[cfg(feature = "runs")]
+const RUN_ROUTES: &[(&str, &str, bool, u16, &str)] = &[
+    ("HEAD", "/events", false, 200, ""),
+    ("HEAD", "/stream/state", false, 200, ""),
+    ("HEAD", "/stream/actions", false, 200, ""),
+    ("GET", "/state", false, 200, ""),
+    ("GET", "/state/none", false, 404, "Slice not found: none"),
+    ("GET", "/runs", false, 200, ""),
+    ("GET", "/runs/none", false, 404, "Run not found: none"),
+    ("GET", "/approvals", false, 200, ""),
+    ("GET", "/approvals/history", false, 200, ""),
+    ("GET", "/approvals/none", false, 404, "Approval not found: none"),
+    ("GET", "/.well-known/manifest.json", false, 200, ""),
+    ("GET", "/contracts/actions.public.json", false, 200, ""),
+    ("POST", "/invoke", true, 400, "Invalid JSON body"),
+    ("POST", "/abort", true, 200, ""),
+    ("POST", "/dispatch", true, 400, "Invalid JSON body"),
+    ("POST", "/runs/none/cancel", true, 404, "Run not found: none"),
+    ("POST", "/runs/none/continue", true, 404, "Run not found: none"),
+    ("POST", "/approvals/none", true, 400, "Invalid JSON body"),
+    ("GET", "/stream/none", false, 404, "Not found"),
+    ("DELETE", "/state", false, 405, "Method not allowed"),
+    ("GET", "/invoke", true, 405, "Method not allowed"),
+    ("PUT", "/runs/none/cancel", true, 405, "Method not allowed"),
+];
+#[cfg(not(feature = "runs"))]
+const RUN_ROUTES: &[(&str, &str, bool, u16, &str)] = &[];
+
+/// What [`refusal`] says, in those words; of a malformed identity the words vary. Without a token there
+/// is no admin, save on an open listener.
+fn run_refusal(
+    setup: Setup,
+    on_control: bool,
+    identity: Identity,
+    has_token: bool,
+    admin: bool,
+) -> Option<(u16, &'static str)> {
+    let opened = setup.open_control && on_control;
+    match refusal(setup, on_control, identity, has_token, Writer) {
+        Some((401, "token_required")) => Some((401, "Unauthorized")),
+        Some((401, _)) => Some((401, "a verified identity is required")),
+        Some((403, _)) => Some((403, "readers may not do this")),
+        Some((status, _)) => Some((status, "")),
+        None if admin && !opened && !setup.token => Some((403, "only an admin may do this")),
+        None => None,
+    }
+}
 
 #[derive(Clone, Copy)]
 struct Setup {
@@ -229,6 +278,18 @@ fn check_every_cell(setup: Setup) {
                     let expected = refusal(setup, on_control, *identity, *has_token || *link, Writer);
                     let status = expected.map_or(*status, |(status, _)| status);
                     assert_eq!(answer.status, status, "{cell}");
+                    let challenge = (status == 401).then(|| "Bearer".to_owned());
+                    assert_eq!(answer.field("www-authenticate"), challenge, "{cell}");
+                }
+                for (method, path, admin, status, text) in RUN_ROUTES {
+                    let answer = send(address, method, &format!("{prefix}{path}"), &fields, b"");
+                    let cell = format!("{method} {prefix}{path} with {fields:?}, control: {on_control}");
+                    let expected = run_refusal(setup, on_control, *identity, *has_token, *admin);
+                    let (status, text) = expected.unwrap_or((*status, *text));
+                    assert_eq!(answer.status, status, "{cell}");
+                    if *method != "HEAD" && !text.is_empty() {
+                        assert_eq!(answer.json()["error"], text, "{cell}");
+                    }
                     let challenge = (status == 401).then(|| "Bearer".to_owned());
                     assert_eq!(answer.field("www-authenticate"), challenge, "{cell}");
                 }

@@ -44,6 +44,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ctrlc", &["process/"]),
     ("getrandom", &["base/"]),
     ("httparse", &["http/", "relay/"]),
+    ("json_patch", &["events/patch.rs"]),
     ("redis", &["artifacts/redis_store.rs"]),
     ("rusqlite", &["artifacts/sqlite.rs", "artifacts/sqlite/"]),
     ("serde_path_to_error", &["api/workers/"]),
@@ -390,7 +391,11 @@ fn flags_in_help(help: &str) -> BTreeSet<String> {
 }
 
 /// The README's flag tables, each with whether its flags are in this build.
-const FLAG_TABLES: &[(&str, bool)] = &[("flags", true), ("flags of workers", cfg!(feature = "workers"))];
+const FLAG_TABLES: &[(&str, bool)] = &[
+    ("flags", true),
+    ("flags of runs", cfg!(feature = "runs")),
+    ("flags of workers", cfg!(feature = "workers")),
+];
 
 /// The rows of the README's flag tables as cells without backquotes.
 fn flag_rows(readme: &str) -> Vec<Vec<String>> {

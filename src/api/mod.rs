@@ -8,6 +8,8 @@ mod gate;
 mod logs;
 mod query;
 mod route;
+#[cfg(feature = "runs")]
+mod runs;
 mod status;
 #[cfg(feature = "workers")]
 mod workers;
@@ -16,6 +18,8 @@ mod workers;
 pub use artifacts::{ArtifactApi, Sharing};
 pub use gate::{Gate, GatePolicy};
 pub use route::{Route, RouteError, route};
+#[cfg(feature = "runs")]
+pub use runs::{Identity, RunsApi, encode};
 
 use crate::exec::Exec;
 use crate::files::Root;
@@ -47,6 +51,9 @@ pub struct Api {
     /// The worker runtime.
     #[cfg(feature = "workers")]
     pub workers: Arc<crate::workers::Runtime>,
+    /// State, events, runs and approvals.
+    #[cfg(feature = "runs")]
+    pub runs: RunsApi,
 }
 
 /// What does not change while we run.
@@ -91,6 +98,10 @@ impl Api {
         #[cfg(feature = "workers")]
         if workers::is_ours(path) {
             return workers::serve(self, exchange, path);
+        }
+        #[cfg(feature = "runs")]
+        if let Some(answer) = runs::serve(self, exchange, path) {
+            return Ok(answer);
         }
         let route = route(method, path);
         #[cfg(feature = "artifacts")]
