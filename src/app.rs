@@ -3,6 +3,7 @@
 #[cfg(feature = "artifacts")]
 mod artifacts;
 mod exec;
+mod observers;
 #[cfg(feature = "runs")]
 mod runs;
 #[cfg(feature = "workers")]
@@ -21,6 +22,7 @@ use crate::relay::{Relay, RelaySettings};
 use crate::supervisor::{self, Spec, State, Supervisor};
 use crossbeam_channel::{Receiver, bounded, never, select};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use observers::Observers;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -116,16 +118,20 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
         .collect::<io::Result<_>>()
         .map_err(tried("reading the listeners' addresses"))?;
     let root = Arc::new(open_root(&config)?);
-    #[cfg(feature = "workers")]
-    let workers =
-        workers::open(&config, user, processes.clone()).map_err(tried("opening the workers' store"))?;
-    let exec = exec::exec(&config, &processes, user);
-    #[cfg(feature = "artifacts")]
-    let running_artifacts = artifacts::RunningArtifacts::start(&config, Box::new(|_| {}))?;
-    #[cfg(feature = "artifacts")]
-    let artifacts = running_artifacts.api(&config)?;
     #[cfg(feature = "runs")]
     let runs = runs::RunningRuns::start(&config, &processes, user)?;
+    let observers = Observers {
+        #[cfg(feature = "runs")]
+        runs: runs.handle(),
+    };
+    #[cfg(feature = "workers")]
+    let workers = workers::open(&config, user, processes.clone(), &observers)
+        .map_err(tried("opening the workers' store"))?;
+    let exec = exec::exec(&config, &processes, user, &observers);
+    #[cfg(feature = "artifacts")]
+    let running_artifacts = artifacts::RunningArtifacts::start(&config, observers.of_artifacts())?;
+    #[cfg(feature = "artifacts")]
+    let artifacts = running_artifacts.api(&config)?;
     let observer: Option<supervisor::OnChange> = None;
     #[cfg(feature = "runs")]
     let observer = observer.or(Some(runs.of_server()));

@@ -1,13 +1,19 @@
 //! The worker runtime as a part of the whole: from the configuration, and to its end.
+use super::observers::Observers;
 use crate::base::thread;
 use crate::config::Config;
 use crate::process::{Processes, User};
 use crate::workers::{Programs, Runtime, Settings};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
-pub(super) fn open(config: &Config, user: Option<User>, processes: Processes) -> io::Result<Arc<Runtime>> {
+pub(super) fn open(
+    config: &Config,
+    user: Option<User>,
+    processes: Processes,
+    observers: &Observers,
+) -> io::Result<Arc<Runtime>> {
     let workers = &config.workers;
     let programs = Programs {
         programs: workers.programs.clone(),
@@ -24,10 +30,10 @@ pub(super) fn open(config: &Config, user: Option<User>, processes: Processes) ->
         store: workers.store.clone(),
         programs,
     };
-    let on_change = Box::new(|change: &crate::workers::Change| {
-        log::debug!("worker {}: {}", change.worker.worker_id, change.kind.action());
-    });
-    Runtime::open(settings, processes, on_change)
+    let itself = Arc::new(OnceLock::new());
+    let runtime = Runtime::open(settings, processes, observers.of_workers(Arc::clone(&itself)))?;
+    let _ = itself.set(Arc::downgrade(&runtime));
+    Ok(runtime)
 }
 
 /// Descriptors of as many processes as there may be: three pipes, and the two ends of the one that tells
