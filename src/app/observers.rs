@@ -1,7 +1,8 @@
 //! What exec, workers and artifacts tell of themselves, as actions on the bus; each exec session is a run.
 //! In a build without runs nobody listens.
-use crate::exec::{self, End};
-use std::sync::{Arc, OnceLock, Weak};
+use crate::exec;
+#[cfg(feature = "runs")]
+use crate::exec::End;
 
 #[cfg(feature = "runs")]
 use crate::events::Action;
@@ -28,31 +29,18 @@ impl Observers {
         Box::new(|_| {})
     }
 
-    /// The runtime is there only once its observer is: it is put into the cell then.
     #[cfg(feature = "workers")]
-    pub(super) fn of_workers(
-        &self,
-        runtime: Arc<OnceLock<Weak<crate::workers::Runtime>>>,
-    ) -> crate::workers::OnChange {
+    pub(super) fn of_workers(&self) -> crate::workers::OnChange {
         #[cfg(feature = "runs")]
         {
             let runs = self.runs.clone();
             Box::new(move |change| {
-                let overview = runtime.get().and_then(Weak::upgrade).map(|runtime| runtime.overview());
-                let counts = overview
-                    .map(|o| json!({"active": o.active, "stopped": o.stopped, "cancelled": o.cancelled, "workers": o.workers}));
-                let mut payload = json!({"worker": change.worker});
-                if let Some(counts) = counts {
-                    payload["counts"] = counts;
-                }
+                let payload = json!({"worker": change.worker, "counts": change.overview});
                 runs.act(&Action::new(change.kind.action(), payload));
             })
         }
         #[cfg(not(feature = "runs"))]
-        {
-            drop(runtime);
-            Box::new(|_| {})
-        }
+        Box::new(|_| {})
     }
 
     #[cfg(feature = "artifacts")]

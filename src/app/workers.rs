@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::process::{Processes, User};
 use crate::workers::{Programs, Runtime, Settings};
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 pub(super) fn open(
@@ -30,10 +30,7 @@ pub(super) fn open(
         store: workers.store.clone(),
         programs,
     };
-    let itself = Arc::new(OnceLock::new());
-    let runtime = Runtime::open(settings, processes, observers.of_workers(Arc::clone(&itself)))?;
-    let _ = itself.set(Arc::downgrade(&runtime));
-    Ok(runtime)
+    Runtime::open(settings, processes, observers.of_workers())
 }
 
 /// Descriptors of as many processes as there may be: three pipes, and the two ends of the one that tells

@@ -75,9 +75,12 @@ pub struct Change {
     pub kind: ChangeKind,
     /// The worker after it.
     pub worker: Brief,
+    /// All of them after it.
+    pub overview: Overview,
 }
 
-/// Hears of changes, on whatever thread made them and without a lock. It must not block.
+/// Hears of changes, one at a time, so that the last overview told is the newest; on whatever thread made
+/// the change. It must neither block nor ask the runtime anything.
 pub type OnChange = Box<dyn Fn(&Change) + Send + Sync>;
 
 /// All workers in few words.

@@ -2,7 +2,7 @@
 use super::commit::Commit;
 use super::feed::Feed;
 use super::model::{RunState, WorkerStatus};
-use super::observe::OnChange;
+use super::observe::{ChangeKind, OnChange};
 use super::programs::Programs;
 use super::runtime::{Backend, Parts, Runtime};
 use super::store::{
@@ -90,7 +90,7 @@ impl Runtime {
             let worker = restore(worker, Feed::new(Arc::clone(&sequence), first));
             restored.insert(worker.worker_ref.worker_id.clone(), Arc::new(worker));
         }
-        stop_restored(&mut commit, &restored)?;
+        let stopped = stop_restored(&mut commit, &restored)?;
         let runtime = Arc::new(Runtime::new(Parts {
             backend,
             commit,
@@ -103,6 +103,7 @@ impl Runtime {
             on_change,
         }));
         runtime.forget_surplus();
+        stopped.iter().for_each(|worker| runtime.tell(ChangeKind::Stopped, worker));
         Ok(runtime)
     }
 }
@@ -121,13 +122,18 @@ fn restore(restored: RestoredWorker, feed: Feed) -> Worker {
     worker
 }
 
-/// Whatever ran has ended with the earlier life.
-fn stop_restored(commit: &mut Commit, workers: &BTreeMap<String, Arc<Worker>>) -> io::Result<()> {
-    for worker in workers.values().filter(|worker| worker.is_active()) {
+/// Whatever ran has ended with the earlier life; which those are.
+fn stop_restored(
+    commit: &mut Commit,
+    workers: &BTreeMap<String, Arc<Worker>>,
+) -> io::Result<Vec<Arc<Worker>>> {
+    let ran: Vec<Arc<Worker>> = workers.values().filter(|worker| worker.is_active()).cloned().collect();
+    for worker in &ran {
         let message = format!("worker {} ended with the runtime's earlier life", worker.worker_ref.worker_id);
         log::warn!("{message}");
         commit.diagnose(Severity::Warning, "worker.stopped_by_restart", message.clone(), &worker.worker_ref);
         worker.stored_end(commit, WorkerStatus::Stopped, message).map_err(io::Error::other)?;
     }
-    commit.save().map_err(io::Error::other)
+    commit.save().map_err(io::Error::other)?;
+    Ok(ran)
 }

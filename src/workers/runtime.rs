@@ -51,7 +51,7 @@ pub(super) struct Parts {
 
 pub(super) type Bundles = BTreeMap<String, Arc<ConfigBundle>>;
 
-/// The runtime. Lock order: a worker's `operation`, `commit`, then one of the leaves.
+/// The runtime. Lock order: a worker's `operation`, then `commit` or `on_change`, then one of the leaves.
 pub struct Runtime {
     pub(super) id: String,
     display_name: Option<String>,
@@ -68,7 +68,8 @@ pub struct Runtime {
     pub(super) first: u64,
     pub(super) programs: Programs,
     pub(super) processes: Processes,
-    on_change: OnChange,
+    /// Held while a change is told.
+    on_change: Mutex<OnChange>,
 }
 
 impl fmt::Debug for Runtime {
@@ -114,7 +115,7 @@ impl Runtime {
             first: parts.first,
             programs: parts.programs,
             processes: parts.processes,
-            on_change: parts.on_change,
+            on_change: Mutex::new(parts.on_change),
         }
     }
 
@@ -220,6 +221,7 @@ impl Runtime {
 
     /// Tells the rest of the program of a change.
     pub(super) fn tell(&self, kind: ChangeKind, worker: &Worker) {
-        (self.on_change)(&Change { kind, worker: Brief::of(worker) });
+        let on_change = lock(&self.on_change);
+        on_change(&Change { kind, worker: Brief::of(worker), overview: self.overview() });
     }
 }

@@ -134,7 +134,7 @@ mod tests {
         let input = |text: &str| parse::<WorkerInput>(text.as_bytes());
         assert!(input("{\"kind\":\"user\",\"content\":\"x\",\"more\":1}").is_ok());
         let trailing = input("{\"kind\":\"user\",\"content\":\"x\"} 1").unwrap_err();
-        assert_eq!(trailing, format!("{syntax}trailing characters at line 1 column 32"));
+        assert_eq!(trailing, format!("{syntax}trailing characters at line 1 column 31"));
         let content = input("{\"kind\":\"user\",\"content\":null}").unwrap_err();
         assert!(
             content.starts_with(&format!("{data}content: invalid type: null, expected a string")),
