@@ -125,10 +125,12 @@ pub fn authorize(
     }
     let claimed = claims.role(policy.trust_identity_header);
     let has_token = match &policy.token {
-        Some(token) if !policy.open_control && access != Access::Link => match bearer(&credentials.authorization) {
-            Some(given) if token.matches(given) => true,
-            _ => return Err(Refusal::TokenRequired),
-        },
+        Some(token) if !policy.open_control && access != Access::Link => {
+            match bearer(&credentials.authorization) {
+                Some(given) if token.matches(given) => true,
+                _ => return Err(Refusal::TokenRequired),
+            }
+        }
         _ => false,
     };
     if access == Access::Admin && !(has_token || policy.open_control || claimed == Role::Admin) {

@@ -79,11 +79,19 @@ fn our_own_page_shows_an_artifact_under_a_strict_policy() {
             let (payload, nonce) = injected(&page.body_text());
             assert_eq!(payload, HOSTILE);
             let policy = page.field("content-security-policy").unwrap();
-            for part in ["default-src 'none'; ", "base-uri 'none'; ", "form-action 'none'; ", "frame-ancestors 'self'; "] {
+            for part in [
+                "default-src 'none'; ",
+                "base-uri 'none'; ",
+                "form-action 'none'; ",
+                "frame-ancestors 'self'; ",
+            ] {
                 assert!(policy.contains(part), "{policy}");
             }
             assert!(policy.ends_with(&format!(" 'nonce-{nonce}'")), "{policy}");
-            assert!(!policy.contains("unsafe") && !policy.contains('*') && !policy.contains("http"), "{policy}");
+            assert!(
+                !policy.contains("unsafe") && !policy.contains('*') && !policy.contains("http"),
+                "{policy}"
+            );
             nonces.push(nonce);
         }
         let head = send(address, "HEAD", &format!("{prefix}/{id}"), "", b"");
@@ -216,9 +224,24 @@ fn files_have_their_types_and_rules() {
         ("/a.js?v=1", "text/javascript; charset=utf-8", "js", &[]),
         ("/a.CSS", "text/css; charset=utf-8", "css", &[]),
         ("/a.json", "application/json; charset=utf-8", "{}", &[]),
-        ("/a.json.br", "application/json; charset=utf-8", "br", &[("content-encoding", "br"), ("vary", "Accept-Encoding")]),
-        ("/a.css.br", "text/css; charset=utf-8", "br", &[("content-encoding", "br"), ("vary", "Accept-Encoding")]),
-        ("/a.br", "application/octet-stream", "br", &[("content-encoding", "br"), ("vary", "Accept-Encoding")]),
+        (
+            "/a.json.br",
+            "application/json; charset=utf-8",
+            "br",
+            &[("content-encoding", "br"), ("vary", "Accept-Encoding")],
+        ),
+        (
+            "/a.css.br",
+            "text/css; charset=utf-8",
+            "br",
+            &[("content-encoding", "br"), ("vary", "Accept-Encoding")],
+        ),
+        (
+            "/a.br",
+            "application/octet-stream",
+            "br",
+            &[("content-encoding", "br"), ("vary", "Accept-Encoding")],
+        ),
         ("/a.txt", "text/plain; charset=utf-8", "txt", &[]),
         ("/a.yaml", "application/yaml; charset=utf-8", "y", &[]),
         ("/a.yml", "application/yaml; charset=utf-8", "y", &[]),
@@ -238,7 +261,12 @@ fn files_have_their_types_and_rules() {
             "{}",
             &[("link", "</.well-known/api-catalog>; rel=\"api-catalog\"; type=\"application/linkset+json\"")],
         ),
-        ("/_next/static/chunks/x-1a2b.js", "text/javascript; charset=utf-8", "js", &[("cache-control", long)]),
+        (
+            "/_next/static/chunks/x-1a2b.js",
+            "text/javascript; charset=utf-8",
+            "js",
+            &[("cache-control", long)],
+        ),
     ];
     for (path, content_type, content, more) in files {
         let file = get(&server, path);
@@ -250,9 +278,11 @@ fn files_have_their_types_and_rules() {
             let wanted = more.iter().find(|(n, _)| *n == name).map(|(_, v)| *v).or(usual);
             assert_eq!(file.field(name).as_deref(), wanted, "{path} {name}");
         }
-        for (name, value) in
-            [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer"), ("x-frame-options", "SAMEORIGIN")]
-        {
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("referrer-policy", "no-referrer"),
+            ("x-frame-options", "SAMEORIGIN"),
+        ] {
             assert_eq!(file.field(name).as_deref(), Some(value), "{path}");
         }
         let wanted = match *content_type {
@@ -267,13 +297,28 @@ fn files_have_their_types_and_rules() {
         assert_eq!(head.field("content-length"), file.field("content-length"), "HEAD {path}");
         for method in ["POST", "DELETE", "OPTIONS", "PUT"] {
             let refused = send(server.control.unwrap(), method, path, "", b"");
-            assert_eq!((refused.status, &*refused.body_text()), (405, "Method not allowed"), "{method} {path}");
+            assert_eq!(
+                (refused.status, &*refused.body_text()),
+                (405, "Method not allowed"),
+                "{method} {path}"
+            );
             assert_eq!(refused.field("allow").as_deref(), Some("GET, HEAD"), "{method} {path}");
         }
     }
-    for path in
-        ["/nothing", "/nothing.js", "/docs/nothing", "/icon%2esvg", "/a%2ejs", "/a%20b.txt", "/a%2520b.txt", "//a.js", "/a.js/x", "/_next", "/api", "/A.JS"]
-    {
+    for path in [
+        "/nothing",
+        "/nothing.js",
+        "/docs/nothing",
+        "/icon%2esvg",
+        "/a%2ejs",
+        "/a%20b.txt",
+        "/a%2520b.txt",
+        "//a.js",
+        "/a.js/x",
+        "/_next",
+        "/api",
+        "/A.JS",
+    ] {
         for method in ["GET", "POST"] {
             let missing = send(server.control.unwrap(), method, path, "", b"");
             assert_eq!((missing.status, &*missing.body_text()), (404, "Not found"), "{method} {path}");
@@ -331,9 +376,14 @@ fn a_token_leaves_links_open_and_what_their_pages_load() {
     let server = Server::start_with(IDLE, unused_port(), &flags, |binary| {
         binary.env("FRAG_TOKEN", "secret");
     });
-    for (path, status) in
-        [("/", 200), ("/_next/a.js", 200), ("/none.js", 404), (&*format!("/{UNKNOWN}"), 404), ("/status", 401), ("/api/artifacts/x", 401)]
-    {
+    for (path, status) in [
+        ("/", 200),
+        ("/_next/a.js", 200),
+        ("/none.js", 404),
+        (&*format!("/{UNKNOWN}"), 404),
+        ("/status", 401),
+        ("/api/artifacts/x", 401),
+    ] {
         assert_eq!(get(&server, path).status, status, "{path}");
     }
     let reader = "X-Verified-User-Data: {\"readOnly\":true}\r\n";

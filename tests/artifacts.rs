@@ -168,7 +168,10 @@ fn an_artifact_goes_through_its_life() {
         check_headers(&deleted, "DELETE");
         for method in ["GET", "PUT"] {
             let gone = send(address, method, &item, "", &body("x"));
-            assert_eq!((gone.status, gone.body_text().as_str()), (404, r#"{"error":"Artifact not found or expired."}"#));
+            assert_eq!(
+                (gone.status, gone.body_text().as_str()),
+                (404, r#"{"error":"Artifact not found or expired."}"#)
+            );
         }
         let gone = send(address, "DELETE", &item, "", b"");
         assert_eq!((gone.status, gone.body_text().as_str()), (404, r#"{"error":"Artifact not found."}"#));
@@ -286,7 +289,7 @@ fn chunked_bodies_and_expectations_work_and_connections_last() {
     assert_eq!(client.take_through("\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\n");
     client.send(r#"{"payload":"p"}"#);
     assert_eq!(client.response("PUT").json()["payload"], "p");
-    client.send(format!("POST /api/artifacts HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}"));
+    client.send("POST /api/artifacts HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}");
     assert_eq!(client.response("POST").status, 400);
     // A body nobody asked for does not spoil the connection.
     client.send("POST /api/cleanup HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n{{{{{");
@@ -362,9 +365,12 @@ fn pages_of_others_may_use_the_api_only_where_they_are_let() {
         ("OPTIONS", "/api/nope", 204, vec![]),
         ("POST", "/api/cleanup", 200, vec![]),
     ];
-    for (cors, own, others) in
-        [(None, 201, 403), (Some("*"), 201, 201), (Some("https://other.example"), 201, 201), (Some("https://third.example"), 201, 403)]
-    {
+    for (cors, own, others) in [
+        (None, 201, 403),
+        (Some("*"), 201, 201),
+        (Some("https://other.example"), 201, 201),
+        (Some("https://third.example"), 201, 403),
+    ] {
         let flags = cors.map_or(vec![], |origin| vec!["--artifact-cors", origin]);
         let server = start(&flags);
         let control = server.control.unwrap();
@@ -407,14 +413,26 @@ fn a_token_is_asked_for_by_everything_but_views_and_preflights() {
     let made = send(control, "POST", "/api/artifacts", token, &body("payload"));
     let id = made.json()["id"].as_str().unwrap().to_owned();
     let item = format!("/api/artifacts/{id}");
-    for (method, path) in
-        [("POST", "/api/artifacts"), ("GET", &*item), ("PUT", &item), ("DELETE", &item), ("PATCH", &item), ("POST", "/api/cleanup"), ("GET", "/api/nope")]
-    {
+    for (method, path) in [
+        ("POST", "/api/artifacts"),
+        ("GET", &*item),
+        ("PUT", &item),
+        ("DELETE", &item),
+        ("PATCH", &item),
+        ("POST", "/api/cleanup"),
+        ("GET", "/api/nope"),
+    ] {
         let refused = send(control, method, path, "", &body("x"));
-        assert_eq!((refused.status, &*refused.body_text()), (401, r#"{"error":"A valid bearer token is required."}"#));
+        assert_eq!(
+            (refused.status, &*refused.body_text()),
+            (401, r#"{"error":"A valid bearer token is required."}"#)
+        );
         assert_eq!(refused.field("www-authenticate").as_deref(), Some("Bearer"), "{method} {path}");
         assert_eq!(refused.field("access-control-allow-origin").as_deref(), Some("*"), "{method} {path}");
-        assert_eq!(refused.field("access-control-allow-headers").as_deref(), Some("Content-Type, Authorization"));
+        assert_eq!(
+            refused.field("access-control-allow-headers").as_deref(),
+            Some("Content-Type, Authorization")
+        );
     }
     assert_eq!(send(control, "GET", &item, token, b"").json()["payload"], "payload");
     let page = send(control, "GET", &format!("/{id}"), "", b"");
@@ -434,7 +452,10 @@ fn readers_see_no_artifact() {
         let refused = send(address, "GET", &format!("{prefix}/api/artifacts/{id}"), reader, b"");
         assert_eq!((refused.status, &*refused.body_text()), (403, r#"{"error":"Readers may not do this."}"#));
         let page = send(address, "GET", &format!("{prefix}/{id}"), reader, b"");
-        assert_eq!((page.status, page.field("content-type").as_deref()), (403, Some("text/html; charset=utf-8")));
+        assert_eq!(
+            (page.status, page.field("content-type").as_deref()),
+            (403, Some("text/html; charset=utf-8"))
+        );
         assert!(page.body_text().contains("Readers may not do this."));
     }
 }

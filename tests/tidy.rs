@@ -44,7 +44,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ctrlc", &["process/"]),
     ("getrandom", &["base/"]),
     ("httparse", &["http/", "relay/"]),
-    ("redis", &["artifacts/redis_store.rs"]),
+    ("redis", &["artifacts/redis_store.rs", "artifacts/redis_store/"]),
     ("rusqlite", &["artifacts/sqlite.rs", "artifacts/sqlite/"]),
     ("shlex", &["config.rs"]),
     ("ureq", &["relay/"]),
@@ -54,7 +54,14 @@ const HOMES: &[(&str, &[&str])] = &[
 const FLAGS_LEFT_OUT: &[&str] = if cfg!(feature = "artifacts") {
     &[]
 } else {
-    &["--artifacts", "--artifact-ttl", "--artifact-max-rows", "--artifact-max-bytes", "--viewer-dir", "--artifact-cors"]
+    &[
+        "--artifacts",
+        "--artifact-ttl",
+        "--artifact-max-rows",
+        "--artifact-max-bytes",
+        "--viewer-dir",
+        "--artifact-cors",
+    ]
 };
 
 const ASYNC_CRATES: &[&str] = &["tokio", "hyper", "async-std", "smol", "mio", "futures-executor"];

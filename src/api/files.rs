@@ -132,10 +132,7 @@ pub(in crate::api) fn whole_or_part(
     let etag = open.etag.to_string();
     let modified = http_date(open.modified);
     let describe = |response: Response| {
-        response
-            .with("etag", &etag)
-            .with("last-modified", &modified)
-            .with("accept-ranges", "bytes")
+        response.with("etag", &etag).with("last-modified", &modified).with("accept-ranges", "bytes")
     };
     if is_not_modified(head, &open.etag) {
         return Ok(describe(Response::empty(304)));

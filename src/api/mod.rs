@@ -65,12 +65,10 @@ impl Api {
     pub fn serve(&self, exchange: &mut Exchange<'_>, path: &[u8]) -> Result<Served, HttpError> {
         match self.answer(exchange, path) {
             Ok(Answer::Served(served)) => Ok(served),
-            Ok(Answer::Response(response)) => {
-                match exchange.respond(not_stored(response)) {
-                    Ok(()) => Ok(Served::Done),
-                    Err(_) => Ok(Served::Gone),
-                }
-            }
+            Ok(Answer::Response(response)) => match exchange.respond(not_stored(response)) {
+                Ok(()) => Ok(Served::Done),
+                Err(_) => Ok(Served::Gone),
+            },
             Err(error) => Err(error.with("cache-control", NOT_STORED)),
         }
     }

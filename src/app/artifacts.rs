@@ -44,10 +44,10 @@ impl RunningArtifacts {
             }
             None => None,
         };
-        let sharing = settings.cors.as_ref().map(|origin| Sharing {
-            origin: origin.clone(),
-            with_token: config.token.is_some(),
-        });
+        let sharing = settings
+            .cors
+            .as_ref()
+            .map(|origin| Sharing { origin: origin.clone(), with_token: config.token.is_some() });
         Ok(ArtifactApi::new(Arc::clone(&self.artifacts), viewer_dir, sharing))
     }
 }

@@ -135,7 +135,13 @@ impl Store for Memory {
         Ok(artifact.map(|artifact| artifact.row(id)))
     }
 
-    fn replace(&self, id: &str, payload: Arc<str>, at: &Moment, _: Long<'_>) -> Result<Option<Row>, StoreError> {
+    fn replace(
+        &self,
+        id: &str,
+        payload: Arc<str>,
+        at: &Moment,
+        _: Long<'_>,
+    ) -> Result<Option<Row>, StoreError> {
         let now = at.now_ms();
         let held = &mut *lock(&self.held);
         if !held.alive(id, now) {

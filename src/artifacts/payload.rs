@@ -60,7 +60,9 @@ mod tests {
         let new = |text: String| Payload::new(text).map(|_| ());
         assert_eq!(new(String::new()), Err(PayloadError::Empty));
         assert_eq!(new("\0".to_owned()), Ok(()));
-        for (unit, most) in [("a", 500_000), ("\u{e9}", 500_000), ("\u{20ac}", 500_000), ("\u{1f600}", 250_000)] {
+        for (unit, most) in
+            [("a", 500_000), ("\u{e9}", 500_000), ("\u{20ac}", 500_000), ("\u{1f600}", 250_000)]
+        {
             assert_eq!(new(unit.repeat(most)), Ok(()), "{unit}");
             assert_eq!(new(unit.repeat(most + 1)), Err(PayloadError::TooLong), "{unit}");
         }

@@ -118,7 +118,13 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError`].
-    fn replace(&self, id: &str, payload: Arc<str>, at: &Moment, long: Long<'_>) -> Result<Option<Row>, StoreError>;
+    fn replace(
+        &self,
+        id: &str,
+        payload: Arc<str>,
+        at: &Moment,
+        long: Long<'_>,
+    ) -> Result<Option<Row>, StoreError>;
 
     /// Removes it, also if it has expired; false if it is not there.
     ///

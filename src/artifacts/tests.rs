@@ -148,7 +148,8 @@ fn a_sweep_counts_what_it_removes(make: Make<'_>) {
 fn ids_are_compared_byte_for_byte(make: Make<'_>) {
     let (artifacts, _) = artifacts(make, PLENTY);
     let id = artifacts.create(payload("x"), SHORT).unwrap().id;
-    let others = [&id.to_uppercase(), &id[1..], &format!("{id} "), "", "'", "%", "*", "a\0b", "\u{e9}", "../x"];
+    let others =
+        [&id.to_uppercase(), &id[1..], &format!("{id} "), "", "'", "%", "*", "a\0b", "\u{e9}", "../x"];
     for other in others {
         assert_eq!(artifacts.view(other, SHORT).unwrap(), None, "{other}");
         assert_eq!(artifacts.replace(other, payload("y"), SHORT).unwrap(), None, "{other}");
@@ -188,10 +189,18 @@ fn caps_hold_and_what_expired_makes_room(make: Make<'_>) {
     let (bytes, clock) = artifacts(make, Caps { max_rows: 1000, max_bytes: 10 });
     let id = bytes.create(payload("123456"), SHORT).unwrap().id;
     assert_eq!(bytes.create(payload("12345"), SHORT), Err(StoreError::Full));
-    assert_eq!(bytes.create(payload("\u{20ac}\u{20ac}"), SHORT), Err(StoreError::Full), "bytes, not characters");
+    assert_eq!(
+        bytes.create(payload("\u{20ac}\u{20ac}"), SHORT),
+        Err(StoreError::Full),
+        "bytes, not characters"
+    );
     bytes.create(payload("1234"), SHORT).unwrap();
     assert_eq!(bytes.replace(&id, payload("1234567"), SHORT), Err(StoreError::Full));
-    assert_eq!(&*bytes.peek(&id, SHORT).unwrap().unwrap().payload, "123456", "a refused payload changes nothing");
+    assert_eq!(
+        &*bytes.peek(&id, SHORT).unwrap().unwrap().payload,
+        "123456",
+        "a refused payload changes nothing"
+    );
     assert!(bytes.replace(&id, payload("654321"), SHORT).unwrap().is_some());
     assert!(bytes.replace(&id, payload("1"), SHORT).unwrap().is_some());
     bytes.create(payload("12345"), SHORT).unwrap();
@@ -270,8 +279,7 @@ fn the_sweeper_sweeps_at_its_start_and_then_again_and_ends() {
     let clock = TestClock::new();
     let (told, counts) = crossbeam_channel::unbounded();
     let observer = move |counts: Counts| told.send(counts.rows).unwrap();
-    let artifacts =
-        Arc::new(Artifacts::new(Box::new(Memory::new(PLENTY)), clock.ttl(), Box::new(observer)));
+    let artifacts = Arc::new(Artifacts::new(Box::new(Memory::new(PLENTY)), clock.ttl(), Box::new(observer)));
     let next = || counts.recv_timeout(Duration::from_secs(30)).unwrap();
     artifacts.create(payload("x"), SHORT).unwrap();
     assert_eq!(next(), 1);

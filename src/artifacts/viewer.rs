@@ -134,7 +134,8 @@ mod tests {
 
     #[test]
     fn every_character_comes_back_from_the_literal() {
-        let all: String = ('\0'..='\u{2100}').chain(['\u{d7ff}', '\u{e000}', '\u{1f600}', '\u{10ffff}']).collect();
+        let all: String =
+            ('\0'..='\u{2100}').chain(['\u{d7ff}', '\u{e000}', '\u{1f600}', '\u{10ffff}']).collect();
         let literal = literal(&all);
         assert_eq!(serde_json::from_str::<String>(&literal).unwrap(), all);
         assert!(!literal.contains(['<', '>', '&', '\u{2028}', '\u{2029}', '\n', '\r']));

@@ -75,9 +75,8 @@ impl ArtifactConfig {
         Ok(ArtifactConfig {
             place,
             ttl: from.parsed("artifact-ttl", flags.artifact_ttl, TTL, positive_time)?,
-            max_rows: from.parsed("artifact-max-rows", flags.artifact_max_rows, MAX_ROWS, |text| {
-                number(text, 1)
-            })?,
+            max_rows: from
+                .parsed("artifact-max-rows", flags.artifact_max_rows, MAX_ROWS, |text| number(text, 1))?,
             max_bytes: from.parsed("artifact-max-bytes", flags.artifact_max_bytes, MAX_BYTES, size)?,
             viewer_dir,
             cors: from.parsed("artifact-cors", flags.artifact_cors, None, |text| origin(text).map(Some))?,

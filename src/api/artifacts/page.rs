@@ -44,7 +44,9 @@ impl Viewer {
         })?;
         let nonce = base64(&nonce);
         let (page, policy) = match self {
-            Viewer::BuiltIn { page, policy } => (page.with_payload(payload, &nonce), format!("{policy} 'nonce-{nonce}'")),
+            Viewer::BuiltIn { page, policy } => {
+                (page.with_payload(payload, &nonce), format!("{policy} 'nonce-{nonce}'"))
+            }
             Viewer::Folder(folder) => {
                 let index: Arc<Page> = folder.index()?;
                 (index.with_payload(payload, &nonce), policy(Some(&nonce), index.script_hashes()))

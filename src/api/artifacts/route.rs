@@ -129,10 +129,12 @@ mod tests {
             Options => Preflight,
             _ => ItemMethod,
         };
-        let only = |wanted, route| move |method| match method {
-            Options => Preflight,
-            method if method == wanted => route,
-            _ => Nothing,
+        let only = |wanted, route| {
+            move |method| match method {
+                Options => Preflight,
+                method if method == wanted => route,
+                _ => Nothing,
+            }
         };
         for method in all {
             assert_eq!(route(method, "/api/artifacts/x y"), item(method));
@@ -153,7 +155,9 @@ mod tests {
     #[test]
     fn only_version_4_is_a_view() {
         assert!(is_uuid_v4(UUID) && is_uuid_v4(&UUID.to_uppercase()));
-        for (from, to) in [("-4", "-1"), ("-8", "-c"), ("-8", "-7"), ("0b", "g0"), ("-9c7a-", "9c7a--"), ("0f", "0")] {
+        for (from, to) in
+            [("-4", "-1"), ("-8", "-c"), ("-8", "-7"), ("0b", "g0"), ("-9c7a-", "9c7a--"), ("0f", "0")]
+        {
             assert!(!is_uuid_v4(&UUID.replacen(from, to, 1)), "{from} to {to}");
         }
         assert!(!is_uuid_v4(&UUID.replace("c1e", "c\u{e9}")));

@@ -2,8 +2,8 @@
 use super::fault::Fault;
 use crate::artifacts::{Created, Payload, Row};
 use crate::http::{Body, BodyError, Exchange, Response};
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::Serialize;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;

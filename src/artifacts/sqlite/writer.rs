@@ -94,7 +94,7 @@ impl Writer {
             Err(_) => works
                 .iter()
                 .map(|work| match self.transaction(&[work]) {
-                    Ok(mut results) => results.pop().unwrap_or_else(|| Ok(Done::Count(0))),
+                    Ok(mut results) => results.pop().unwrap_or(Ok(Done::Count(0))),
                     Err(error) => Err(failed(&error)),
                 })
                 .collect(),
@@ -107,10 +107,10 @@ impl Writer {
         if results.is_err() {
             self.counts = before;
             // Some failures have undone it already.
-            if !self.connection.is_autocommit() {
-                if let Err(error) = self.connection.execute_batch("ROLLBACK") {
-                    log::warn!("undoing a transaction: {error}");
-                }
+            if !self.connection.is_autocommit()
+                && let Err(error) = self.connection.execute_batch("ROLLBACK")
+            {
+                log::warn!("undoing a transaction: {error}");
             }
         }
         results
@@ -258,7 +258,8 @@ impl Writer {
     fn recount(&mut self) -> rusqlite::Result<()> {
         const SQL: &str = "SELECT count(*), coalesce(sum(octet_length(payload)), 0) FROM artifacts";
         let mut count = self.connection.prepare_cached(SQL)?;
-        self.counts = count.query_row([], |row| Ok(Counts { rows: number(row, 0)?, bytes: number(row, 1)? }))?;
+        self.counts =
+            count.query_row([], |row| Ok(Counts { rows: number(row, 0)?, bytes: number(row, 1)? }))?;
         Ok(())
     }
 }
