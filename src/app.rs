@@ -1,8 +1,15 @@
 //! The composition root: settings become parts, parts become threads, and at the end everything stops
 //! in order. The only place that knows both the configuration and what is built from it.
+#[cfg(feature = "artifacts")]
+mod artifacts;
 mod exec;
+mod observers;
+#[cfg(feature = "runs")]
+mod runs;
+#[cfg(feature = "workers")]
+mod workers;
 
-use crate::api::{About, Api, Gate, GatePolicy};
+use crate::api::{self, About, Api, Gate, GatePolicy};
 use crate::auth::{AuthPolicy, Token};
 use crate::base::thread;
 use crate::config::Config;
@@ -15,6 +22,7 @@ use crate::relay::{Relay, RelaySettings};
 use crate::supervisor::{self, Spec, State, Supervisor};
 use crossbeam_channel::{Receiver, bounded, never, select};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use observers::Observers;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -75,8 +83,10 @@ impl Service for App {
         }
     }
 
-    fn is_control(&self, target: &[u8]) -> bool {
-        target.starts_with(b"/_frag/")
+    fn is_control(&self, role: Role, target: &[u8]) -> bool {
+        let below = target.strip_prefix(PREFIX).filter(|rest| rest.starts_with(b"/"));
+        let ours = below.or((role == Role::Control).then_some(target));
+        ours.is_some_and(api::is_control)
     }
 
     fn can_resume(&self) -> bool {
@@ -97,8 +107,10 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     // As early as can be: the kernel drops a signal to PID 1 that has no handler yet.
     let signals = Signals::take(processes.clone())?;
     let mut limits = config.limits.clone();
-    limits.max_connections =
-        raise_descriptor_limit(limits.max_connections, OWN_DESCRIPTORS + exec::descriptors(&config));
+    limits.max_connections = raise_descriptor_limit(
+        limits.max_connections,
+        OWN_DESCRIPTORS.saturating_add(own_descriptors(&config)),
+    );
     let listeners = listen(&config)?;
     let addresses: Vec<(SocketAddr, Role)> = listeners
         .iter()
@@ -106,12 +118,41 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
         .collect::<io::Result<_>>()
         .map_err(tried("reading the listeners' addresses"))?;
     let root = Arc::new(open_root(&config)?);
-    let exec = exec::exec(&config, &processes, user);
-    let supervisor =
-        supervisor::start(spec(&config, user), processes).map_err(tried("starting the supervisor"))?;
+    #[cfg(feature = "runs")]
+    let runs = runs::RunningRuns::start(&config, &processes, user)?;
+    let observers = Observers {
+        #[cfg(feature = "runs")]
+        runs: runs.handle(),
+    };
+    #[cfg(feature = "workers")]
+    let workers = workers::open(&config, user, processes.clone(), &observers)
+        .map_err(tried("opening the workers' store"))?;
+    let exec = exec::exec(&config, &processes, user, &observers);
+    #[cfg(feature = "artifacts")]
+    let running_artifacts = artifacts::RunningArtifacts::start(&config, observers.of_artifacts())?;
+    #[cfg(feature = "artifacts")]
+    let artifacts = running_artifacts.api(&config)?;
+    let observer: Option<supervisor::OnChange> = None;
+    #[cfg(feature = "runs")]
+    let observer = observer.or(Some(runs.of_server()));
+    let supervisor = supervisor::start_observed(spec(&config, user), processes, observer)
+        .map_err(tried("starting the supervisor"))?;
     signals.now_for(&supervisor);
     let app = Arc::new(App {
-        api: api(&config, supervisor.clone(), Arc::clone(&root), exec.clone()),
+        api: Api {
+            #[cfg(feature = "artifacts")]
+            artifacts,
+            about: About { command: config.command_text.clone(), port: config.subprocess_port },
+            exec: exec.clone(),
+            gate: gate(&config),
+            max_upload: config.max_upload,
+            root: Arc::clone(&root),
+            supervisor: supervisor.clone(),
+            #[cfg(feature = "workers")]
+            workers: Arc::clone(&workers),
+            #[cfg(feature = "runs")]
+            runs: runs.api(&config)?,
+        },
         relay: Relay::new(supervisor.clone(), relay_settings(&config)),
     });
     let server = Server::start(listeners, app, limits, Arc::new(Stats::default()))
@@ -119,7 +160,27 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     resume_held_requests(&server, &supervisor);
     sweep_in_background(root);
     announce(&config, &addresses);
-    Ok(wait_and_stop(&config, &signals, &server, &supervisor, exec.as_ref()))
+    let running = Running {
+        server,
+        supervisor,
+        exec,
+        #[cfg(feature = "workers")]
+        workers,
+        #[cfg(feature = "runs")]
+        runs,
+    };
+    Ok(wait_and_stop(&config, &signals, &running))
+}
+
+/// What has an end of its own.
+struct Running {
+    server: Server,
+    supervisor: Supervisor,
+    exec: Option<Exec>,
+    #[cfg(feature = "workers")]
+    workers: Arc<crate::workers::Runtime>,
+    #[cfg(feature = "runs")]
+    runs: runs::RunningRuns,
 }
 
 fn listen(config: &Config) -> Result<Vec<(TcpListener, Role)>, StartError> {
@@ -144,6 +205,14 @@ fn child_user(config: &Config) -> Result<Option<User>, StartError> {
         }
         user => Ok(user.map(|(uid, gid)| User { uid, gid })),
     }
+}
+
+/// Descriptors of what runs beside the wrapped server, at most.
+fn own_descriptors(config: &Config) -> u64 {
+    let own = exec::descriptors(config);
+    #[cfg(feature = "workers")]
+    let own = own.saturating_add(workers::descriptors(config));
+    own
 }
 
 /// As many descriptors as we may have; returns how many connections they carry besides our `own`,
@@ -186,8 +255,8 @@ fn spec(config: &Config, user: Option<User>) -> Spec {
     }
 }
 
-fn api(config: &Config, supervisor: Supervisor, root: Arc<Root>, exec: Option<Exec>) -> Api {
-    let gate = Gate::new(GatePolicy {
+fn gate(config: &Config) -> Gate {
+    Gate::new(GatePolicy {
         auth: AuthPolicy {
             token: config.token.as_deref().and_then(Token::new),
             require_user: config.require_user,
@@ -198,9 +267,7 @@ fn api(config: &Config, supervisor: Supervisor, root: Arc<Root>, exec: Option<Ex
         control_is_loopback: config.control.is_some_and(|address| address.ip().is_loopback()),
         allow_hosts: config.allow_hosts.clone(),
         allow_origins: config.allow_origins.clone(),
-    });
-    let about = About { command: config.command_text.clone(), port: config.subprocess_port };
-    Api { supervisor, root, gate, max_upload: config.max_upload, about, exec }
+    })
 }
 
 fn relay_settings(config: &Config) -> RelaySettings {
@@ -292,13 +359,8 @@ fn announce(config: &Config, addresses: &[(SocketAddr, Role)]) {
     }
 }
 
-fn wait_and_stop(
-    config: &Config,
-    signals: &Signals,
-    server: &Server,
-    supervisor: &Supervisor,
-    exec: Option<&Exec>,
-) -> ExitCode {
+fn wait_and_stop(config: &Config, signals: &Signals, running: &Running) -> ExitCode {
+    let Running { server, supervisor, exec, .. } = running;
     let finished = if config.exit_on_failure { supervisor.finished() } else { never() };
     let exit: Option<Exit> = select! {
         recv(signals.terminated) -> _ => None,
@@ -308,6 +370,10 @@ fn wait_and_stop(
         Some(exit) => log::info!("ending: the server {exit}"),
         None => log::info!("ending: told to"),
     }
+    #[cfg(feature = "workers")]
+    let workers = workers::begin_end(&running.workers);
+    #[cfg(feature = "runs")]
+    let mut runs = running.runs.begin_end(config.stop_grace.min(config.shutdown_grace / 2));
     // First of all: who follows a run is to see its end before the connection's.
     if let Some(exec) = exec {
         exec.begin_shutdown(exec::shutdown_grace(config));
@@ -315,10 +381,17 @@ fn wait_and_stop(
     if !server.drain(config.shutdown_grace) {
         log::warn!("the shutdown grace is over: open connections are cut");
     }
-    if exec.is_some_and(|exec| !exec.wait_idle(exec::shutdown_grace(config) + RUN_END)) {
+    if exec.as_ref().is_some_and(|exec| !exec.wait_idle(exec::shutdown_grace(config) + RUN_END)) {
         log::warn!("a run does not end");
     }
+    // Before the supervisor ends whatever is left.
+    #[cfg(feature = "workers")]
+    workers.wait();
+    #[cfg(feature = "runs")]
+    runs.wait();
     supervisor.shutdown();
+    #[cfg(feature = "runs")]
+    runs.close();
     log::info!("ended");
     if signals.forced.load(Ordering::Acquire) {
         // The orderly end got here first, because nothing was left to wait for.

@@ -57,8 +57,10 @@ enum Asks {
     Writer,
     /// An admin; errors are the exec contract's.
     ExecAdmin,
+    /// An admin; a missing token is told in the workers' contract's words, without a challenge.
+    WorkersAdmin,
 }
-use Asks::{ExecAdmin, Nothing, Writer};
+use Asks::{ExecAdmin, Nothing, WorkersAdmin, Writer};
 
 /// Method, path, who may, and the answer to who may, in an order in which each works. The exec routes
 /// are on wherever somebody can be an admin.
@@ -104,6 +106,97 @@ const ROUTES: &[(&str, &str, Asks, u16, &str)] = &[
     ("GET", "/api/v1/admin/cli", ExecAdmin, 405, ""),
 ];
 
+/// Those of the worker runtime.
+#[cfg(feature = "workers")]
+const WORKERS_ROUTES: &[(&str, &str, Asks, u16, &str)] = &[
+    ("GET", "/v1/runtime", WorkersAdmin, 200, ""),
+    ("HEAD", "/v1/runtime", WorkersAdmin, 200, ""),
+    ("GET", "/v1/config-bundles", WorkersAdmin, 200, ""),
+    ("POST", "/v1/config-bundles", WorkersAdmin, 400, "invalid_json"),
+    ("GET", "/v1/config-bundles/b/availability", WorkersAdmin, 400, "invalid_query"),
+    ("GET", "/v1/workers", WorkersAdmin, 200, ""),
+    ("POST", "/v1/workers", WorkersAdmin, 400, "invalid_json"),
+    ("GET", "/v1/workers/w", WorkersAdmin, 404, "worker_not_found"),
+    ("POST", "/v1/workers/w/input", WorkersAdmin, 400, "invalid_json"),
+    ("POST", "/v1/workers/w/stop", WorkersAdmin, 404, "worker_not_found"),
+    ("POST", "/v1/workers/w/cancel", WorkersAdmin, 404, "worker_not_found"),
+    ("GET", "/v1/workers/w/transcript", WorkersAdmin, 404, "worker_not_found"),
+    ("GET", "/v1/workers/w/events/ws", WorkersAdmin, 400, ""),
+    ("GET", "/v1/nothing", WorkersAdmin, 404, ""),
+    ("PUT", "/v1/workers", WorkersAdmin, 405, ""),
+];
+#[cfg(not(feature = "workers"))]
+const WORKERS_ROUTES: &[(&str, &str, Asks, u16, &str)] = &[];
+/// The same for artifacts, whose errors have another shape: whether a link is enough instead of the token.
+#[cfg(feature = "artifacts")]
+const ARTIFACT_ROUTES: &[(&str, &str, bool, u16)] = &[
+    ("POST", "/api/artifacts", false, 400),
+    ("GET", "/api/artifacts", false, 404),
+    ("GET", "/api/artifacts/x", false, 404),
+    ("HEAD", "/api/artifacts/x", false, 404),
+    ("PUT", "/api/artifacts/x", false, 400),
+    ("DELETE", "/api/artifacts/x", false, 404),
+    ("PATCH", "/api/artifacts/x", false, 405),
+    ("OPTIONS", "/api/artifacts/x", false, 204),
+    ("POST", "/api/cleanup", false, 200),
+    ("GET", "/api/nothing", false, 404),
+    ("GET", "/x/../api/./nothing", false, 404),
+    ("GET", "/0b4f2c1e-9c7a-4d6b-8f21-3a5d7e9b1c0f", true, 404),
+    ("HEAD", "/0b4f2c1e-9c7a-4d6b-8f21-3a5d7e9b1c0f", true, 404),
+    ("POST", "/0b4f2c1e-9c7a-4d6b-8f21-3a5d7e9b1c0f", false, 404),
+];
+#[cfg(not(feature = "artifacts"))]
+const ARTIFACT_ROUTES: &[(&str, &str, bool, u16)] = &[];
+/// The same for state, events and runs, whose errors are `{"error":"text"}`: method, path, whether it asks
+/// for an admin, and the answer to who may.
+#[cfg(feature = "runs")]
+const RUN_ROUTES: &[(&str, &str, bool, u16, &str)] = &[
+    ("HEAD", "/events", false, 200, ""),
+    ("HEAD", "/stream/state", false, 200, ""),
+    ("HEAD", "/stream/actions", false, 200, ""),
+    ("GET", "/state", false, 200, ""),
+    ("GET", "/state/none", false, 404, "Slice not found: none"),
+    ("GET", "/runs", false, 200, ""),
+    ("GET", "/runs/none", false, 404, "Run not found: none"),
+    ("GET", "/approvals", false, 200, ""),
+    ("GET", "/approvals/history", false, 200, ""),
+    ("GET", "/approvals/none", false, 404, "Approval not found: none"),
+    ("GET", "/.well-known/manifest.json", false, 200, ""),
+    ("GET", "/contracts/actions.public.json", false, 200, ""),
+    ("POST", "/invoke", true, 400, "Invalid JSON body"),
+    ("POST", "/abort", true, 200, ""),
+    ("POST", "/dispatch", true, 400, "Invalid JSON body"),
+    ("POST", "/runs/none/cancel", true, 404, "Run not found: none"),
+    ("POST", "/runs/none/continue", true, 404, "Run not found: none"),
+    ("POST", "/approvals/none", true, 400, "Invalid JSON body"),
+    ("GET", "/stream/none", false, 404, "Not found"),
+    ("DELETE", "/state", false, 405, "Method not allowed"),
+    ("GET", "/invoke", true, 405, "Method not allowed"),
+    ("PUT", "/runs/none/cancel", true, 405, "Method not allowed"),
+];
+#[cfg(not(feature = "runs"))]
+const RUN_ROUTES: &[(&str, &str, bool, u16, &str)] = &[];
+
+/// What [`refusal`] says, in those words; of a malformed identity the words vary. Without a token there
+/// is no admin, save on an open listener.
+fn run_refusal(
+    setup: Setup,
+    on_control: bool,
+    identity: Identity,
+    has_token: bool,
+    admin: bool,
+) -> Option<(u16, &'static str)> {
+    let opened = setup.open_control && on_control;
+    match refusal(setup, on_control, identity, has_token, Writer) {
+        Some((401, "token_required")) => Some((401, "Unauthorized")),
+        Some((401, _)) => Some((401, "a verified identity is required")),
+        Some((403, _)) => Some((403, "readers may not do this")),
+        Some((status, _)) => Some((status, "")),
+        None if admin && !opened && !setup.token => Some((403, "only an admin may do this")),
+        None => None,
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Setup {
     token: bool,
@@ -127,13 +220,12 @@ fn refusal(
         Identity::Absent if setup.require_user => (401, "identity_required"),
         Identity::Reader => (403, "read_only"),
         _ if asks_token && !has_token => (401, "token_required"),
-        _ if asks == ExecAdmin && !setup.token && !opened => (403, "admin_required"),
+        _ if asks != Writer && !setup.token && !opened => (403, "admin_required"),
         _ => return None,
     };
-    if asks != ExecAdmin {
-        return Some((status, code));
-    }
     let code = match status {
+        401 if asks == WorkersAdmin && code == "token_required" => "unauthorized",
+        _ if asks != ExecAdmin => code,
         400 => "bad_request",
         401 => "unauthorized",
         _ => "forbidden",
@@ -163,7 +255,7 @@ fn check_every_cell(setup: Setup) {
         for (identity_field, identity) in IDENTITIES {
             for (token_field, has_token) in TOKENS {
                 let fields = format!("{identity_field}{token_field}");
-                for (method, path, asks, status, code) in ROUTES {
+                for (method, path, asks, status, code) in ROUTES.iter().chain(WORKERS_ROUTES) {
                     let answer = send(address, method, &format!("{prefix}{path}"), &fields, b"");
                     let cell = format!("{method} {prefix}{path} with {fields:?}, control: {on_control}");
                     let expected = refusal(setup, on_control, *identity, *has_token, *asks);
@@ -172,10 +264,33 @@ fn check_every_cell(setup: Setup) {
                     if *method != "HEAD" && status >= 400 && !code.is_empty() {
                         assert_eq!(answer.code(), code, "{cell}");
                     }
-                    let challenge = (status == 401).then(|| match asks {
-                        ExecAdmin => EXEC_CHALLENGE.to_owned(),
-                        _ => "Bearer".to_owned(),
-                    });
+                    let challenge = match asks {
+                        _ if status != 401 => None,
+                        WorkersAdmin if code == "unauthorized" => None,
+                        ExecAdmin => Some(EXEC_CHALLENGE.to_owned()),
+                        _ => Some("Bearer".to_owned()),
+                    };
+                    assert_eq!(answer.field("www-authenticate"), challenge, "{cell}");
+                }
+                for (method, path, link, status) in ARTIFACT_ROUTES {
+                    let answer = send(address, method, &format!("{prefix}{path}"), &fields, b"");
+                    let cell = format!("{method} {prefix}{path} with {fields:?}, control: {on_control}");
+                    let expected = refusal(setup, on_control, *identity, *has_token || *link, Writer);
+                    let status = expected.map_or(*status, |(status, _)| status);
+                    assert_eq!(answer.status, status, "{cell}");
+                    let challenge = (status == 401).then(|| "Bearer".to_owned());
+                    assert_eq!(answer.field("www-authenticate"), challenge, "{cell}");
+                }
+                for (method, path, admin, status, text) in RUN_ROUTES {
+                    let answer = send(address, method, &format!("{prefix}{path}"), &fields, b"");
+                    let cell = format!("{method} {prefix}{path} with {fields:?}, control: {on_control}");
+                    let expected = run_refusal(setup, on_control, *identity, *has_token, *admin);
+                    let (status, text) = expected.unwrap_or((*status, *text));
+                    assert_eq!(answer.status, status, "{cell}");
+                    if *method != "HEAD" && !text.is_empty() {
+                        assert_eq!(answer.json()["error"], text, "{cell}");
+                    }
+                    let challenge = (status == 401).then(|| "Bearer".to_owned());
                     assert_eq!(answer.field("www-authenticate"), challenge, "{cell}");
                 }
                 let relayed = server.get("/app", &fields);

@@ -1,27 +1,25 @@
 //! Runs of programs, put together: what the settings allow, where they take place, who is told.
+use super::observers::Observers;
 use crate::config::Config;
-use crate::exec::{Change, Exec, Host};
+use crate::exec::{Exec, Host};
 use crate::process::{Processes, User};
 use std::time::Duration;
 
 /// None unless `--exec` was given.
-pub(super) fn exec(config: &Config, processes: &Processes, user: Option<User>) -> Option<Exec> {
+pub(super) fn exec(
+    config: &Config,
+    processes: &Processes,
+    user: Option<User>,
+    observers: &Observers,
+) -> Option<Exec> {
     let host =
         Host { processes: processes.clone(), root: config.root.clone(), user, stop_grace: config.stop_grace };
-    Some(Exec::new(config.exec.clone()?, host, Box::new(observe)))
+    Some(Exec::new(config.exec.clone()?, host, observers.of_exec()))
 }
 
 /// Descriptors of as many runs as there may be: three pipes, the bell and the pipe of the exit.
 pub(super) fn descriptors(config: &Config) -> u64 {
     config.exec.as_ref().map_or(0, |exec| (exec.max_concurrent as u64).saturating_mul(5))
-}
-
-/// The one place that hears of every run that starts or ends.
-fn observe(change: &Change<'_>) {
-    match change {
-        Change::Started(run) => log::debug!("run {}: started", run.id),
-        Change::Exited(run, outcome) => log::debug!("run {}: exited with {}", run.id, outcome.code),
-    }
 }
 
 /// How long runs may take to end by themselves when the server does: their clients get the end of

@@ -54,6 +54,7 @@ impl Pump {
             code,
             signal,
             error,
+            end: self.end,
             timed_out: self.end == Some(End::Timeout),
             truncated: self.truncated,
             duration: self.run.began.elapsed(),

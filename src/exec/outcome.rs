@@ -24,6 +24,8 @@ pub struct Outcome {
     pub code: i32,
     /// The signal that killed it.
     pub signal: Option<i32>,
+    /// Why, if not by itself.
+    pub end: Option<End>,
     /// What made us end it, or keep it from starting, for people.
     pub error: Option<String>,
     /// Its time was over.

@@ -180,8 +180,15 @@ impl Registry {
     /// Ends a run that has no process.
     pub(super) fn never_began(&self, run: &Run, error: String, code: i32, timed_out: bool) {
         let duration = Instant::now().saturating_duration_since(run.began);
-        let outcome =
-            Outcome { code, signal: None, error: Some(error), timed_out, truncated: false, duration };
+        let outcome = Outcome {
+            code,
+            signal: None,
+            end: None,
+            error: Some(error),
+            timed_out,
+            truncated: false,
+            duration,
+        };
         self.give_slot_back();
         self.publish(run, outcome);
         self.over(run);

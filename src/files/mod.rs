@@ -19,7 +19,7 @@ mod upload;
 mod tests;
 
 pub use directory::{Entry, Kind, Listing};
-pub use download::OpenFile;
+pub use download::{OpenFile, Version};
 pub use entered::Entered;
 pub use error::FileError;
 pub use etag::{Etag, HASHED_UP_TO_BYTES};

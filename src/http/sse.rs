@@ -12,6 +12,14 @@ pub fn write_event(out: &mut Vec<u8>, id: impl Display, name: Option<&str>, data
     out.extend_from_slice(b"\n\n");
 }
 
+/// Appends one event with its lines in the order in which some clients of ours expect them.
+#[cfg(feature = "runs")]
+pub fn write_event_with_id_last(out: &mut Vec<u8>, name: &str, data: &[u8], id: u64) {
+    out.extend_from_slice(format!("event: {name}\ndata: ").as_bytes());
+    out.extend_from_slice(data);
+    out.extend_from_slice(format!("\nid: {id}\n\n").as_bytes());
+}
+
 /// A comment that keeps idle connections open; clients ignore it.
 pub const KEEP_ALIVE: &[u8] = b":\n\n";
 

@@ -11,9 +11,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "runs")]
+pub mod agent;
 pub mod client;
 pub mod exec;
+pub mod sse;
 pub mod tunnel;
+pub mod websocket;
+pub mod workers;
 
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, getsockname, listen, setsockopt, socket,
@@ -218,6 +223,14 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether the other side has closed or reset, whatever is still to be read.
+pub fn peer_closed(stream: &TcpStream) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    // POLLRDHUP, which nix does not name.
+    let mut watched = [PollFd::new(stream.as_fd(), PollFlags::from_bits_retain(0x2000))];
+    poll(&mut watched, PollTimeout::ZERO) == Ok(1)
 }
 
 pub fn connect(address: SocketAddr) -> TcpStream {

@@ -250,6 +250,7 @@ mod tests {
         let mut events = Events::default();
         events.output(&Piece { stream: Stream::Stdout, offset: 7, read: [9, 3], text: "a\"\n".into() });
         let outcome = Outcome {
+            end: None,
             code: -1,
             signal: Some(9),
             error: None,
