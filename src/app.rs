@@ -2,11 +2,18 @@
 //! in order. The only place that knows both the configuration and what is built from it.
 #[cfg(feature = "artifacts")]
 mod artifacts;
+mod exec;
+mod observers;
+#[cfg(feature = "runs")]
+mod runs;
+#[cfg(feature = "workers")]
+mod workers;
 
 use crate::api::{self, About, Api, Gate, GatePolicy};
 use crate::auth::{AuthPolicy, Token};
 use crate::base::thread;
 use crate::config::Config;
+use crate::exec::Exec;
 use crate::files::{Owner, Root};
 use crate::http::{Exchange, HttpError, Role, Served, Server, Service, Stats, bind};
 use crate::logger;
@@ -15,15 +22,19 @@ use crate::relay::{Relay, RelaySettings};
 use crate::supervisor::{self, Spec, State, Supervisor};
 use crossbeam_channel::{Receiver, bounded, never, select};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use observers::Observers;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// Descriptors for ourselves: listeners, pipes, uploads, logs. The rest is for connections, two each.
 const OWN_DESCRIPTORS: u64 = 64;
+/// How long a killed run may take to be gone.
+const RUN_END: Duration = Duration::from_secs(3);
 /// The prefix that is ours on the open port.
 const PREFIX: &[u8] = b"/_frag";
 
@@ -96,7 +107,10 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     // As early as can be: the kernel drops a signal to PID 1 that has no handler yet.
     let signals = Signals::take(processes.clone())?;
     let mut limits = config.limits.clone();
-    limits.max_connections = raise_descriptor_limit(limits.max_connections);
+    limits.max_connections = raise_descriptor_limit(
+        limits.max_connections,
+        OWN_DESCRIPTORS.saturating_add(own_descriptors(&config)),
+    );
     let listeners = listen(&config)?;
     let addresses: Vec<(SocketAddr, Role)> = listeners
         .iter()
@@ -104,22 +118,40 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
         .collect::<io::Result<_>>()
         .map_err(tried("reading the listeners' addresses"))?;
     let root = Arc::new(open_root(&config)?);
+    #[cfg(feature = "runs")]
+    let runs = runs::RunningRuns::start(&config, &processes, user)?;
+    let observers = Observers {
+        #[cfg(feature = "runs")]
+        runs: runs.handle(),
+    };
+    #[cfg(feature = "workers")]
+    let workers = workers::open(&config, user, processes.clone(), &observers)
+        .map_err(tried("opening the workers' store"))?;
+    let exec = exec::exec(&config, &processes, user, &observers);
     #[cfg(feature = "artifacts")]
-    let running_artifacts = artifacts::RunningArtifacts::start(&config, Box::new(|_| {}))?;
+    let running_artifacts = artifacts::RunningArtifacts::start(&config, observers.of_artifacts())?;
     #[cfg(feature = "artifacts")]
     let artifacts = running_artifacts.api(&config)?;
-    let supervisor =
-        supervisor::start(spec(&config, user), processes).map_err(tried("starting the supervisor"))?;
+    let observer: Option<supervisor::OnChange> = None;
+    #[cfg(feature = "runs")]
+    let observer = observer.or(Some(runs.of_server()));
+    let supervisor = supervisor::start_observed(spec(&config, user), processes, observer)
+        .map_err(tried("starting the supervisor"))?;
     signals.now_for(&supervisor);
     let app = Arc::new(App {
         api: Api {
             #[cfg(feature = "artifacts")]
             artifacts,
             about: About { command: config.command_text.clone(), port: config.subprocess_port },
+            exec: exec.clone(),
             gate: gate(&config),
             max_upload: config.max_upload,
             root: Arc::clone(&root),
             supervisor: supervisor.clone(),
+            #[cfg(feature = "workers")]
+            workers: Arc::clone(&workers),
+            #[cfg(feature = "runs")]
+            runs: runs.api(&config)?,
         },
         relay: Relay::new(supervisor.clone(), relay_settings(&config)),
     });
@@ -128,7 +160,27 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     resume_held_requests(&server, &supervisor);
     sweep_in_background(root);
     announce(&config, &addresses);
-    Ok(wait_and_stop(&config, &signals, &server, &supervisor))
+    let running = Running {
+        server,
+        supervisor,
+        exec,
+        #[cfg(feature = "workers")]
+        workers,
+        #[cfg(feature = "runs")]
+        runs,
+    };
+    Ok(wait_and_stop(&config, &signals, &running))
+}
+
+/// What has an end of its own.
+struct Running {
+    server: Server,
+    supervisor: Supervisor,
+    exec: Option<Exec>,
+    #[cfg(feature = "workers")]
+    workers: Arc<crate::workers::Runtime>,
+    #[cfg(feature = "runs")]
+    runs: runs::RunningRuns,
 }
 
 fn listen(config: &Config) -> Result<Vec<(TcpListener, Role)>, StartError> {
@@ -155,12 +207,21 @@ fn child_user(config: &Config) -> Result<Option<User>, StartError> {
     }
 }
 
-/// As many descriptors as we may have; returns how many connections they carry, `wanted` at most.
-fn raise_descriptor_limit(wanted: usize) -> usize {
+/// Descriptors of what runs beside the wrapped server, at most.
+fn own_descriptors(config: &Config) -> u64 {
+    let own = exec::descriptors(config);
+    #[cfg(feature = "workers")]
+    let own = own.saturating_add(workers::descriptors(config));
+    own
+}
+
+/// As many descriptors as we may have; returns how many connections they carry besides our `own`,
+/// `wanted` at most.
+fn raise_descriptor_limit(wanted: usize, own: u64) -> usize {
     let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return wanted };
     let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(hard, |(soft, _)| soft);
-    let carried = usize::try_from(limit.saturating_sub(OWN_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(8);
+    let carried = usize::try_from(limit.saturating_sub(own) / 2).unwrap_or(usize::MAX).max(8);
     if carried < wanted {
         log::warn!("{limit} descriptors (ulimit -n) carry {carried} connections, not {wanted}");
     }
@@ -298,7 +359,8 @@ fn announce(config: &Config, addresses: &[(SocketAddr, Role)]) {
     }
 }
 
-fn wait_and_stop(config: &Config, signals: &Signals, server: &Server, supervisor: &Supervisor) -> ExitCode {
+fn wait_and_stop(config: &Config, signals: &Signals, running: &Running) -> ExitCode {
+    let Running { server, supervisor, exec, .. } = running;
     let finished = if config.exit_on_failure { supervisor.finished() } else { never() };
     let exit: Option<Exit> = select! {
         recv(signals.terminated) -> _ => None,
@@ -308,10 +370,28 @@ fn wait_and_stop(config: &Config, signals: &Signals, server: &Server, supervisor
         Some(exit) => log::info!("ending: the server {exit}"),
         None => log::info!("ending: told to"),
     }
+    #[cfg(feature = "workers")]
+    let workers = workers::begin_end(&running.workers);
+    #[cfg(feature = "runs")]
+    let mut runs = running.runs.begin_end(config.stop_grace.min(config.shutdown_grace / 2));
+    // First of all: who follows a run is to see its end before the connection's.
+    if let Some(exec) = exec {
+        exec.begin_shutdown(exec::shutdown_grace(config));
+    }
     if !server.drain(config.shutdown_grace) {
         log::warn!("the shutdown grace is over: open connections are cut");
     }
+    if exec.as_ref().is_some_and(|exec| !exec.wait_idle(exec::shutdown_grace(config) + RUN_END)) {
+        log::warn!("a run does not end");
+    }
+    // Before the supervisor ends whatever is left.
+    #[cfg(feature = "workers")]
+    workers.wait();
+    #[cfg(feature = "runs")]
+    runs.wait();
     supervisor.shutdown();
+    #[cfg(feature = "runs")]
+    runs.close();
     log::info!("ended");
     if signals.forced.load(Ordering::Acquire) {
         // The orderly end got here first, because nothing was left to wait for.

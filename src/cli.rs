@@ -1,11 +1,15 @@
 //! The command line, as text: argh parses it, `config` gives it meaning.
 use argh::{EarlyExit, FromArgs};
 use std::ffi::OsString;
+#[cfg(feature = "runs")]
+use std::path::PathBuf;
 
 /// Wraps a web server: starts it, relays everything to it, and keeps /_frag/ for itself.
 ///
 /// Every option can also be set by a variable: --subprocess-port is FRAG_SUBPROCESS_PORT. Times are
 /// seconds, or take ms, s, m, h; sizes are bytes, or take KiB, MiB, GiB.
+#[cfg_attr(feature = "runs", doc = "")]
+#[cfg_attr(feature = "runs", doc = "`simple-artifact-server verify DIR` checks the journal in DIR instead.")]
 #[derive(FromArgs, Debug, Default, Clone)]
 pub struct Flags {
     /// command of the wrapped server, split like a shell would but run without one
@@ -74,7 +78,7 @@ pub struct Flags {
     /// end with the wrapped server's exit code once it is given up
     #[argh(switch)]
     pub exit_on_failure: bool,
-    /// run the wrapped server as this user, when we are root (our own)
+    /// run the wrapped server and what --exec runs as this user, when we are root (our own)
     #[argh(option, arg_name = "uid[:gid]")]
     pub child_user: Option<String>,
     /// lines of the wrapped server's output to keep (1000)
@@ -86,7 +90,7 @@ pub struct Flags {
     /// open connections at most (4096)
     #[argh(option, arg_name = "n")]
     pub max_connections: Option<String>,
-    /// long-lived requests at most (2048)
+    /// long-lived requests at most, half of them slow transfers (2048)
     #[argh(option, arg_name = "n")]
     pub max_streams: Option<String>,
     /// threads kept for requests (4)
@@ -110,6 +114,21 @@ pub struct Flags {
     /// size of an upload (2GiB)
     #[argh(option, arg_name = "size")]
     pub max_upload: Option<String>,
+    /// program that admins may run over HTTP with arguments of their own, or any (off)
+    #[argh(option, arg_name = "program|any")]
+    pub exec: Option<String>,
+    /// longest time of such a run (600s)
+    #[argh(option, arg_name = "time")]
+    pub exec_max_timeout: Option<String>,
+    /// output of such a run (64MiB)
+    #[argh(option, arg_name = "size")]
+    pub exec_max_output: Option<String>,
+    /// such runs at once (16)
+    #[argh(option, arg_name = "n")]
+    pub exec_max_concurrent: Option<String>,
+    /// further variable of ours that such a run inherits; may be repeated
+    #[argh(option, arg_name = "name")]
+    pub exec_env: Vec<String>,
     /// where artifacts are kept: sqlite:PATH, memory: or redis://HOST (artifacts.db in the state directory, else memory:)
     #[cfg(feature = "artifacts")]
     #[argh(option, arg_name = "url")]
@@ -134,6 +153,86 @@ pub struct Flags {
     #[cfg(feature = "artifacts")]
     #[argh(option, arg_name = "origin")]
     pub artifact_cors: Option<String>,
+    /// command that runs workers of a profile: runtime_default, builtin:x or named:x; may be repeated
+    #[cfg(feature = "workers")]
+    #[argh(option, arg_name = "selector=command")]
+    pub worker: Vec<String>,
+    /// id of the worker runtime (runtime-mem-0000000000000001)
+    #[cfg(feature = "workers")]
+    #[argh(option, arg_name = "id")]
+    pub runtime_id: Option<String>,
+    /// name of the worker runtime, for people (none)
+    #[cfg(feature = "workers")]
+    #[argh(option, arg_name = "name")]
+    pub display_name: Option<String>,
+    /// items in one answer of a worker's transcript (256)
+    #[cfg(feature = "workers")]
+    #[argh(option, arg_name = "n")]
+    pub max_transcript_items: Option<String>,
+    /// events written to a worker's observer at a time (256)
+    #[cfg(feature = "workers")]
+    #[argh(option, arg_name = "n")]
+    pub max_event_batch: Option<String>,
+    /// where workers are recorded: memory or fs:dir (memory; with a state directory fs:DIR/workers)
+    #[cfg(feature = "workers")]
+    #[argh(option, arg_name = "store")]
+    pub workers_store: Option<String>,
+    /// active workers at most (64)
+    #[cfg(feature = "workers")]
+    #[argh(option, arg_name = "n")]
+    pub max_workers: Option<String>,
+    /// command of the agent that invoke runs, once for each (off)
+    #[cfg(feature = "runs")]
+    #[argh(option, arg_name = "command")]
+    pub agent: Option<String>,
+    /// tool of the agent that waits for an approval, or all; may be repeated (none)
+    #[cfg(feature = "runs")]
+    #[argh(option, arg_name = "tool|all")]
+    pub require_approval: Vec<String>,
+    /// how long an approval waits for a decision; 0 is for ever (60s)
+    #[cfg(feature = "runs")]
+    #[argh(option, arg_name = "time")]
+    pub approval_timeout: Option<String>,
+    /// directory of the journal of runs, outside the root (journal in the state directory)
+    #[cfg(feature = "runs")]
+    #[argh(option, arg_name = "dir")]
+    pub journal: Option<String>,
+    /// events kept for listeners that come back (4096)
+    #[cfg(feature = "runs")]
+    #[argh(option, arg_name = "n")]
+    pub event_ring: Option<String>,
+    /// how often an event stream says that it is there (30s)
+    #[cfg(feature = "runs")]
+    #[argh(option, arg_name = "time")]
+    pub heartbeat: Option<String>,
+    /// ended runs of each kind to keep in memory (10)
+    #[cfg(feature = "runs")]
+    #[argh(option, arg_name = "n")]
+    pub history_size: Option<String>,
+    /// slice of the state that streams carry; may be repeated (all)
+    #[cfg(feature = "runs")]
+    #[argh(option, arg_name = "slice")]
+    pub stream_slices: Vec<String>,
+    /// file with further actions that dispatch takes, outside the root (none)
+    #[cfg(feature = "runs")]
+    #[argh(option, arg_name = "file")]
+    pub contracts: Option<String>,
+    /// the agent's id in the manifest (a random one)
+    #[cfg(feature = "runs")]
+    #[argh(option, arg_name = "id")]
+    pub agent_id: Option<String>,
+    /// the agent's name in the manifest (simple-artifact-server)
+    #[cfg(feature = "runs")]
+    #[argh(option, arg_name = "name")]
+    pub agent_name: Option<String>,
+    /// the agent's version in the manifest (ours)
+    #[cfg(feature = "runs")]
+    #[argh(option, arg_name = "version")]
+    pub agent_version: Option<String>,
+    /// a tool the manifest names; may be repeated (none)
+    #[cfg(feature = "runs")]
+    #[argh(option, arg_name = "tool")]
+    pub capability_tool: Vec<String>,
     /// print the version
     #[argh(switch)]
     pub version: bool,
@@ -164,6 +263,19 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Flags, Ear
             Err(()) => Early::Usage(output),
         }
     })
+}
+
+/// The directory of `verify DIR`, or how that is used; `None` when the first word is another.
+#[cfg(feature = "runs")]
+pub fn verify_dir(arguments: impl IntoIterator<Item = OsString>) -> Option<Result<PathBuf, String>> {
+    let mut arguments = arguments.into_iter();
+    if arguments.next()? != "verify" {
+        return None;
+    }
+    match (arguments.next(), arguments.next()) {
+        (Some(dir), None) if dir != "--help" => Some(Ok(dir.into())),
+        _ => Some(Err(format!("Usage: {} verify DIR", env!("CARGO_PKG_NAME")))),
+    }
 }
 
 /// argh knows `--flag value` only: `--flag=value` becomes that, up to a `--`.

@@ -3,9 +3,15 @@ use simple_artifact_server::cli::{self, Early};
 use simple_artifact_server::{app, config::Config};
 use std::fmt::Display;
 use std::io::{self, Write};
+#[cfg(feature = "runs")]
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "runs")]
+    if let Some(dir) = cli::verify_dir(std::env::args_os().skip(1)) {
+        return verify(dir);
+    }
     let flags = match cli::parse(std::env::args_os().skip(1)) {
         Ok(flags) => flags,
         Err(Early::Help(text)) => return say(io::stdout(), &text.trim_end(), ExitCode::SUCCESS),
@@ -22,6 +28,20 @@ fn main() -> ExitCode {
     match app::run(config) {
         Ok(code) => code,
         Err(error) => say(io::stderr(), &error, ExitCode::FAILURE),
+    }
+}
+
+/// Checks a journal: 0 when it is as it was written, 1 when not, 2 when it was not said which.
+#[cfg(feature = "runs")]
+fn verify(dir: Result<PathBuf, String>) -> ExitCode {
+    let dir = match dir {
+        Ok(dir) => dir,
+        Err(usage) => return say(io::stderr(), &usage, ExitCode::from(2)),
+    };
+    match simple_artifact_server::runs::verify(&dir) {
+        Ok(found) if found.problems.is_empty() => say(io::stdout(), &found, ExitCode::SUCCESS),
+        Ok(found) => say(io::stderr(), &found, ExitCode::FAILURE),
+        Err(error) => say(io::stderr(), &format!("{}: {error}", dir.display()), ExitCode::FAILURE),
     }
 }
 

@@ -192,6 +192,9 @@ fn with_all_connections_busy_the_next_is_refused_until_one_is_done() {
     eventually("there is room", || server.get("/_frag/health", "").status == 200);
 }
 
+/// Long enough for an answer that has been sent.
+const SHORT: Duration = Duration::from_millis(50);
+
 #[test]
 fn over_the_stream_bound_long_waits_are_refused() {
     let server = control_only(&["--max-streams", "3"]);
@@ -200,21 +203,23 @@ fn over_the_stream_bound_long_waits_are_refused() {
         client.request("GET", "/_frag/await?timeout=60", "");
         client
     };
-    let mut waiting: Vec<Client> = (0..3).map(|_| wait()).collect();
-    let mut refused = None;
-    eventually("three are taken", || {
-        let mut fourth = wait();
-        if pause(&fourth.stream, Duration::from_millis(100)) {
-            refused = Some(fourth.response("GET"));
-        }
-        refused.is_some()
+    let mut waiting: Vec<Client> = (0..5).map(|_| wait()).collect();
+    // Whichever come first: three are taken.
+    let mut refused = Vec::new();
+    eventually("two are refused", || {
+        let (with_answer, without) = waiting.drain(..).partition(|client| pause(&client.stream, SHORT));
+        waiting = without;
+        refused.extend::<Vec<Client>>(with_answer);
+        refused.len() >= 2
     });
-    let refused = refused.unwrap();
+    assert_eq!(waiting.len(), 3);
+    let refused = refused[0].response("GET");
     assert_eq!((refused.status, refused.code().as_str()), (503, "overloaded"));
     assert_eq!(refused.field("retry-after").as_deref(), Some("1"));
     // A place comes back when its client leaves.
     waiting.pop();
     eventually("a place comes back", || !pause(&wait().stream, Duration::from_millis(400)));
+    assert_eq!(waiting.len(), 2);
     assert!(waiting.iter().all(|client| !client.has_data()));
 }
 

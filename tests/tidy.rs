@@ -44,9 +44,12 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ctrlc", &["process/"]),
     ("getrandom", &["base/"]),
     ("httparse", &["http/", "relay/"]),
+    ("json_patch", &["events/patch.rs"]),
     ("redis", &["artifacts/redis_store.rs", "artifacts/redis_store/"]),
     ("rusqlite", &["artifacts/sqlite.rs", "artifacts/sqlite/"]),
-    ("shlex", &["config.rs"]),
+    ("serde_path_to_error", &["api/workers/"]),
+    ("shlex", &["config.rs", "config/"]),
+    ("tungstenite", &["http/websocket.rs"]),
     ("ureq", &["relay/"]),
 ];
 
@@ -387,11 +390,23 @@ fn flags_in_help(help: &str) -> BTreeSet<String> {
     options.filter_map(|line| line.split_whitespace().take(2).find_map(flag)).collect()
 }
 
-/// The rows of the README's flag table as cells without backquotes.
+/// The README's flag tables, each with whether its flags are in this build.
+const FLAG_TABLES: &[(&str, bool)] = &[
+    ("flags", true),
+    ("flags of runs", cfg!(feature = "runs")),
+    ("flags of workers", cfg!(feature = "workers")),
+];
+
+/// The rows of the README's flag tables as cells without backquotes.
 fn flag_rows(readme: &str) -> Vec<Vec<String>> {
-    let table = readme.split_once("<!-- flags -->").and_then(|(_, rest)| rest.split_once("<!-- /flags -->"));
-    let (table, _) = table.expect("README.md has no flag table between its two markers");
-    let rows = table.lines().filter(|line| line.starts_with("| `-"));
+    let table = |name: &str| {
+        let (_, rest) = readme.split_once(&format!("<!-- {name} -->"))?;
+        rest.split_once(&format!("<!-- /{name} -->")).map(|(table, _)| table)
+    };
+    let tables = FLAG_TABLES.iter().filter(|(_, built)| *built);
+    let tables =
+        tables.map(|(name, _)| table(name).expect("README.md lacks a flag table between its markers"));
+    let rows = tables.flat_map(str::lines).filter(|line| line.starts_with("| `-"));
     rows.map(|line| {
         line.trim_matches('|').split('|').map(|cell| cell.replace('`', "").trim().to_owned()).collect()
     })

@@ -19,6 +19,12 @@ pub(super) fn act(api: &Api, exchange: &mut Exchange<'_>, route: &Route<'_>) -> 
     };
     // Ending a stubborn process takes seconds, in which the few control threads must not be missing.
     exchange.seat().leave_pool_to_wait();
+    #[cfg(feature = "runs")]
+    match route {
+        Route::Restart => api.runs.happened("SERVER_RESTART", serde_json::json!({})),
+        Route::Interrupt => api.runs.happened("SERVER_INTERRUPT", serde_json::json!({})),
+        _ => {}
+    }
     match route {
         Route::Restart => api.supervisor.restart(),
         Route::Start => api.supervisor.start(),

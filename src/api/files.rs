@@ -63,6 +63,11 @@ pub(super) fn upload(api: &Api, exchange: &mut Exchange<'_>, path: &[u8]) -> Res
         },
     };
     let uploaded = api.root.upload(&path, &mut exchange.body(), &options)?;
+    #[cfg(feature = "runs")]
+    api.runs.happened(
+        "FILE_UPLOADED",
+        serde_json::json!({"path": path.display(), "bytes": uploaded.bytes, "sha256": uploaded.sha256}),
+    );
     if restart {
         exchange.seat().leave_pool_to_wait();
         api.supervisor.restart().map_err(|error| stored_but(control::failed(error)))?;

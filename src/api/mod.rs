@@ -2,18 +2,26 @@
 #[cfg(feature = "artifacts")]
 mod artifacts;
 mod control;
+mod exec;
 mod files;
 mod gate;
 mod logs;
 mod query;
 mod route;
+#[cfg(feature = "runs")]
+mod runs;
 mod status;
+#[cfg(feature = "workers")]
+mod workers;
 
 #[cfg(feature = "artifacts")]
 pub use artifacts::{ArtifactApi, Sharing};
 pub use gate::{Gate, GatePolicy};
 pub use route::{Route, RouteError, route};
+#[cfg(feature = "runs")]
+pub use runs::{Identity, RunsApi, encode};
 
+use crate::exec::Exec;
 use crate::files::Root;
 use crate::http::{Exchange, HttpError, Method, Response, Served};
 use crate::supervisor::Supervisor;
@@ -35,9 +43,17 @@ pub struct Api {
     pub max_upload: u64,
     /// Settings that `status` shows.
     pub about: About,
+    /// Programs callers may run, if they may.
+    pub exec: Option<Exec>,
     /// The artifacts.
     #[cfg(feature = "artifacts")]
     pub artifacts: ArtifactApi,
+    /// The worker runtime.
+    #[cfg(feature = "workers")]
+    pub workers: Arc<crate::workers::Runtime>,
+    /// State, events, runs and approvals.
+    #[cfg(feature = "runs")]
+    pub runs: RunsApi,
 }
 
 /// What does not change while we run.
@@ -76,6 +92,17 @@ impl Api {
     fn answer(&self, exchange: &mut Exchange<'_>, path: &[u8]) -> Result<Answer, HttpError> {
         let method = exchange.head().method();
         self.gate.check_listener(exchange)?;
+        if let Some(answer) = exec::serve(self, exchange, path) {
+            return Ok(answer);
+        }
+        #[cfg(feature = "workers")]
+        if workers::is_ours(path) {
+            return workers::serve(self, exchange, path);
+        }
+        #[cfg(feature = "runs")]
+        if let Some(answer) = runs::serve(self, exchange, path) {
+            return Ok(answer);
+        }
         let route = route(method, path);
         #[cfg(feature = "artifacts")]
         if route == Err(RouteError::NotFound)

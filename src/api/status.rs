@@ -128,9 +128,11 @@ struct HealthJson {
     timestamp: u64,
 }
 
-/// `GET health`: we are here, and what we keep can be read; the wrapped server is `status`'s business.
+/// `GET health`: we are here, what we keep can be read and what must last written; the wrapped server is
+/// `status`'s business.
 pub(super) fn health(api: &Api) -> Response {
-    let (code, status) = if stores_answer(api) { (200, "ok") } else { (503, "error") };
+    let (code, status) =
+        if stores_answer(api) && journal_is_well(api) { (200, "ok") } else { (503, "error") };
     Response::json(code, &HealthJson { status, timestamp: unix_ms(SystemTime::now()) })
 }
 
@@ -142,5 +144,15 @@ fn stores_answer(api: &Api) -> bool {
 
 #[cfg(not(feature = "artifacts"))]
 fn stores_answer(_: &Api) -> bool {
+    true
+}
+
+#[cfg(feature = "runs")]
+fn journal_is_well(api: &Api) -> bool {
+    api.runs.runs.is_well()
+}
+
+#[cfg(not(feature = "runs"))]
+fn journal_is_well(_: &Api) -> bool {
     true
 }

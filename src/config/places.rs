@@ -34,14 +34,18 @@ pub(super) fn outside_root(setting: &'static str, path: &Path, root: &Path) -> R
 }
 
 /// Makes the directory if need be, but nothing inside the root: where it would be is known before.
-pub(super) fn state_directory(text: &str, root: &Path) -> Result<PathBuf, ConfigError> {
-    let problem = |what: &dyn std::fmt::Display| ConfigError::new("state-dir", format!("`{text}`: {what}"));
-    outside_root("state-dir", &destination(text).map_err(|error| problem(&error))?, root)?;
+pub(super) fn outside_directory(
+    setting: &'static str,
+    text: &str,
+    root: &Path,
+) -> Result<PathBuf, ConfigError> {
+    let problem = |what: &dyn std::fmt::Display| ConfigError::new(setting, format!("`{text}`: {what}"));
+    outside_root(setting, &destination(text).map_err(|error| problem(&error))?, root)?;
     let made = DirBuilder::new().recursive(true).mode(0o700).create(text);
     made.map_err(|error| problem(&error))?;
-    let path = existing_directory("state-dir", text)?;
+    let path = existing_directory(setting, text)?;
     // Once more: a link may have come between.
-    outside_root("state-dir", &path, root)?;
+    outside_root(setting, &path, root)?;
     Ok(path)
 }
 

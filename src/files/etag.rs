@@ -17,7 +17,7 @@ use crate::base::lock::lock;
 pub const HASHED_UP_TO_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Bytes read, hashed and written at once.
-pub(super) const BUFFER_BYTES: usize = 128 * 1024;
+const BUFFER_BYTES: usize = 128 * 1024;
 
 /// Remembered digests, about 100 bytes each; over it the oldest goes.
 const CACHED_DIGESTS: usize = 1024;

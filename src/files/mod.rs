@@ -4,11 +4,13 @@
 //! operation leaves the root, whatever links the workload plants or swaps. Knows nothing of HTTP.
 mod directory;
 mod download;
+mod entered;
 mod error;
 mod etag;
 mod path;
 mod range;
 mod root;
+mod sink;
 mod stage;
 mod sweep;
 mod upload;
@@ -18,6 +20,7 @@ mod tests;
 
 pub use directory::{Entry, Kind, Listing};
 pub use download::{OpenFile, Version};
+pub use entered::Entered;
 pub use error::FileError;
 pub use etag::{Etag, HASHED_UP_TO_BYTES};
 pub use path::{MAX_DEPTH, MAX_NAME_BYTES, MAX_PATH_BYTES, RelativePath};

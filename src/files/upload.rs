@@ -2,16 +2,16 @@
 //! all. Knows readers, not requests.
 use std::ffi::OsStr;
 use std::fs::{File, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag};
-use sha2::{Digest, Sha256};
 
-use super::etag::{BUFFER_BYTES, State};
+use super::etag::State;
 use super::root::{file_type, give, lstat, sync_directory};
+use super::sink::Sink;
 use super::stage::Staged;
 use super::{FileError, RelativePath, Root};
 use crate::base::hex::hex;
@@ -156,16 +156,16 @@ fn replaced(directory: &OwnedFd, name: &OsStr, path: &RelativePath) -> Result<Op
 /// Reads the body to its end, but at most one byte over the limit.
 fn copy(
     body: &mut dyn Read,
-    mut file: &File,
+    file: &File,
     path: &RelativePath,
     options: &UploadOptions,
 ) -> Result<(u64, [u8; 32]), FileError> {
-    let mut buffer = vec![0; BUFFER_BYTES];
-    let mut hasher = Sha256::new();
+    let mut sink = Sink::new(file);
     let mut total: u64 = 0;
     loop {
-        let allowed = (options.max_bytes - total).saturating_add(1).min(BUFFER_BYTES as u64) as usize;
-        let count = match body.read(&mut buffer[..allowed]) {
+        let space = sink.space();
+        let allowed = (options.max_bytes - total).saturating_add(1).min(space.len() as u64) as usize;
+        let count = match body.read(&mut space[..allowed]) {
             Ok(0) => break,
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -175,14 +175,13 @@ fn copy(
         if total > options.max_bytes {
             return Err(FileError::TooLarge { limit_bytes: options.max_bytes });
         }
-        hasher.update(&buffer[..count]);
-        file.write_all(&buffer[..count]).map_err(|error| FileError::from_io(error, path))?;
+        sink.take(count).map_err(|error| FileError::from_io(error, path))?;
     }
     match options.expected_bytes {
         Some(expected) if expected != total => {
             let text = format!("{total} bytes instead of {expected}");
             Err(FileError::Body(io::Error::new(io::ErrorKind::UnexpectedEof, text)))
         }
-        _ => Ok((total, hasher.finalize().into())),
+        _ => sink.finish().map_err(|error| FileError::from_io(error, path)),
     }
 }

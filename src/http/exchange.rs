@@ -1,5 +1,6 @@
 //! One request and its response, as a service sees them.
 use super::body::{BodyError, BodyReader, BodyState};
+use super::buffer::Buffer;
 use super::conn::{Attempts, Conn, Role};
 use super::error::HttpError;
 use super::head::{Head, Method, Version};
@@ -12,9 +13,6 @@ use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Bytes of the buffer bodies are copied through.
-const COPY_BYTES: usize = 64 * 1024;
 
 /// What a service made of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,20 +45,7 @@ pub trait Service: Send + Sync + 'static {
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     pub(super) out: Vec<u8>,
-    pub(super) copy: CopyBuffer,
-}
-
-/// A buffer that costs memory from its first use on.
-#[derive(Debug, Default)]
-pub(super) struct CopyBuffer(Vec<u8>);
-
-impl CopyBuffer {
-    pub(super) fn get(&mut self) -> &mut [u8] {
-        if self.0.is_empty() {
-            self.0 = vec![0; COPY_BYTES];
-        }
-        &mut self.0
-    }
+    pub(super) copy: Buffer,
 }
 
 /// A request being answered.

@@ -100,6 +100,9 @@ impl Head {
     ///
     /// # Errors
     /// [`HeadError`], and the bytes back.
+    ///
+    /// Not a part of its caller, whose stack is held as long as the request lasts.
+    #[inline(never)]
     pub fn parse(bytes: Vec<u8>) -> Result<Head, (HeadError, Vec<u8>)> {
         match Parsed::of(&bytes) {
             Ok(parsed) => Ok(Head { bytes, parsed }),

@@ -11,6 +11,9 @@ pub const TARGET_BYTES: usize = 16 * 1024;
 pub const UNFINISHED_HEADS_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of all held requests together (heads, and what came behind them); above: 503.
 pub const HELD_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes that all buffers of bodies together may have beyond their first 4 KiB each; above: they stay
+/// small, and large bodies go in smaller pieces.
+pub const GROWN_BYTES: usize = 16 * 1024 * 1024;
 /// Complete requests waiting for a thread of a pool; above: 503.
 pub const QUEUE: usize = 1024;
 /// Threads kept for control requests, whatever the relayed ones do.
@@ -47,7 +50,8 @@ pub const RETRY_AFTER_SECONDS: u32 = 1;
 pub struct Limits {
     /// Open client connections; above: the longest waiting one closes, or the new one gets 503.
     pub max_connections: usize,
-    /// Long-lived requests (streams, slow transfers, waits for the wrapped server).
+    /// Long-lived requests (streams, slow transfers, waits for the wrapped server); slow transfers have half
+    /// of them.
     pub max_streams: usize,
     /// Pool threads kept when idle.
     pub threads_min: usize,

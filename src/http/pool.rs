@@ -208,7 +208,7 @@ impl Worker {
                         return;
                     }
                 }
-                Err(RecvTimeoutError::Timeout) if !self.pool.dismiss() => {}
+                Err(RecvTimeoutError::Timeout) if !self.pool.dismiss() => self.scratch.copy.shrink(),
                 Err(_) => return,
             }
         }

@@ -1,6 +1,6 @@
 //! Responses: small ones as values, long ones through a writer that frames them for the client.
+use super::buffer::Buffer;
 use super::conn::Conn;
-use super::exchange::CopyBuffer;
 use super::rate::MinimumRate;
 use super::seat::Seat;
 use std::borrow::Cow;
@@ -193,7 +193,7 @@ pub struct ResponseWriter<'e> {
     pub(super) seat: &'e Seat,
     /// The head, until it is written with the first piece of body.
     pub(super) pending: &'e mut Vec<u8>,
-    pub(super) copy: &'e mut CopyBuffer,
+    pub(super) copy: &'e mut Buffer,
     pub(super) delimiter: Delimiter,
     pub(super) rate: MinimumRate,
     pub(super) progress: &'e mut Progress,
@@ -293,6 +293,7 @@ impl ResponseWriter<'_> {
                     if let Err(error) = self.write(&buffer.get()[..n]) {
                         break Err(CopyError::Write(error));
                     }
+                    buffer.used(n);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => break Err(CopyError::Read(error)),

@@ -1,23 +1,20 @@
 //! The buffers of one connection to the wrapped server.
 use super::call;
+use crate::http::{Buffer, FIRST_BYTES};
 use ureq::unversioned::transport::Buffers;
 
-/// Input and output buffers begin with this many bytes …
-const BUFFER_BYTES: usize = 8 * 1024;
-/// … and the input grows, by doubling, to this many when what arrives fills it. No line of a response
-/// that has to be seen whole can be longer.
+/// The input grows, by doubling, to this many bytes when a line does not fit in. No line of a response that
+/// has to be seen whole can be longer.
 const INPUT_BYTES_MAX: usize = 128 * 1024;
-/// Output while a body is sent.
-const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 
 /// Buffers that start small and grow with what passes through them: most responses are small, and
 /// idle connections keep theirs.
 #[derive(Default)]
 pub(super) struct RelayBuffers {
-    input: Vec<u8>,
+    input: Buffer,
     start: usize,
     end: usize,
-    output: Vec<u8>,
+    output: Buffer,
     progress: bool,
 }
 
@@ -27,22 +24,21 @@ impl RelayBuffers {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         } else if self.start > 0 {
-            self.input.copy_within(self.start..self.end, 0);
+            self.input.get().copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        if self.end == self.input.len() {
-            let grown =
-                (self.input.len() * 2).clamp(BUFFER_BYTES, INPUT_BYTES_MAX.max(self.end + BUFFER_BYTES));
-            self.input.resize(grown, 0);
+        let length = self.input.get().len();
+        if self.end == length {
+            self.input.need((length * 2).min(INPUT_BYTES_MAX.max(self.end + FIRST_BYTES)));
         }
-        &mut self.input[self.end..]
+        &mut self.input.get()[self.end..]
     }
 
     pub(super) fn filled(&mut self, n: usize) {
         self.end += n;
         // A read that filled the buffer had more to give.
-        if self.start == 0 && self.end == self.input.len() && self.end < INPUT_BYTES_MAX {
-            self.input.resize(self.end * 2, 0);
+        if self.start == 0 && self.end == self.input.get().len() {
+            self.input.used(self.end);
         }
         self.note();
     }
@@ -54,7 +50,8 @@ impl RelayBuffers {
 
     /// What is to be sent.
     pub(super) fn sending(&mut self, amount: usize) -> &mut [u8] {
-        &mut self.output[..amount]
+        self.output.used(amount);
+        &mut self.output.get()[..amount]
     }
 
     fn note(&self) {
@@ -64,15 +61,12 @@ impl RelayBuffers {
 
 impl Buffers for RelayBuffers {
     fn output(&mut self) -> &mut [u8] {
-        let room = call::with(|call| call.head_room).unwrap_or(0);
-        if self.output.len() < room.max(BUFFER_BYTES) {
-            self.output.resize(room.max(BUFFER_BYTES), 0);
-        }
-        &mut self.output
+        self.output.need(call::with(|call| call.head_room).unwrap_or(0));
+        self.output.get()
     }
 
     fn input(&self) -> &[u8] {
-        &self.input[self.start..self.end]
+        &self.input.contents()[self.start..self.end]
     }
 
     fn input_append_buf(&mut self) -> &mut [u8] {
@@ -85,20 +79,20 @@ impl Buffers for RelayBuffers {
 
     fn input_consume(&mut self, amount: usize) {
         self.progress = amount > 0;
-        call::consumed(&self.input[self.start..self.start + amount]);
+        call::consumed(&self.input.contents()[self.start..self.start + amount]);
         self.start += amount;
         self.note();
     }
 
     fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
-        if self.output.len() < OUTPUT_BYTES_MAX {
-            self.output.resize(OUTPUT_BYTES_MAX, 0);
-        }
+        // Only a chunked body is read beside the output and then put into it with its frame.
+        let beside = match call::with(|call| call.chunked) {
+            Some(true) => self.output.get().len(),
+            _ => FIRST_BYTES,
+        };
         let end = self.end;
-        if self.input.len() - end < OUTPUT_BYTES_MAX {
-            self.input.resize(end + OUTPUT_BYTES_MAX, 0);
-        }
-        (&mut self.input[end..], &mut self.output)
+        self.input.need(end + beside);
+        (&mut self.input.get()[end..end + beside], self.output.get())
     }
 
     fn can_use_input(&self) -> bool {

@@ -1,7 +1,7 @@
 //! The call a thread is in. The HTTP client hands its transport no context, so what the transport and
 //! the relay tell each other is kept in a thread-local: a call never leaves its thread.
 use crate::base::stop::StopToken;
-use crate::http::{Decoder, Peek, Seat, peek};
+use crate::http::{Decoder, Framing, Head, Peek, Seat, peek};
 use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Read};
@@ -53,6 +53,8 @@ pub(super) struct Call {
     pub(super) buffered: usize,
     /// Room the request's head may need in one piece.
     pub(super) head_room: usize,
+    /// The request's body is chunked.
+    pub(super) chunked: bool,
     /// Tells that we are ending; there only while the response has no end of its own.
     stopping: Option<StopToken>,
     /// Follows a chunked response beside the HTTP client, which is lenient.
@@ -133,7 +135,7 @@ impl CallGuard {
     pub(super) fn enter(
         client: &Arc<TcpStream>,
         seat: &Seat,
-        head_bytes: usize,
+        head: &Head,
         authorization: Option<Vec<u8>>,
         fresh: bool,
     ) -> CallGuard {
@@ -146,7 +148,8 @@ impl CallGuard {
             answered: false,
             buffered: 0,
             // Percent-encoding may triple the target; a few fields are added.
-            head_room: head_bytes * 3 + 1024,
+            head_room: head.bytes().len() * 3 + 1024,
+            chunked: head.framing() == Framing::Chunked,
             chunks: None,
             malformed: None,
             stopping: None,

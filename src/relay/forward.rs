@@ -33,7 +33,7 @@ const ATTEMPTS: u32 = 3;
 /// Under how many lives: a request that ends each of them must itself have an end.
 const LIVES: u32 = 3;
 /// Bytes of a chunked body looked at before its head is passed on.
-const FIRST_LOOK_BYTES: usize = 16 * 1024;
+const FIRST_LOOK_BYTES: usize = 4 * 1024;
 
 /// What users set.
 #[derive(Clone, Debug)]
@@ -223,8 +223,7 @@ impl Relay {
         }
         let repeatable = head.method().is_repeatable() && !has_body;
         let fresh = exchange.attempts().lives > 0;
-        let (client_socket, head_bytes) = (exchange.client(), head.bytes().len());
-        let call = CallGuard::enter(client_socket, exchange.seat(), head_bytes, authorization, fresh);
+        let call = CallGuard::enter(exchange.client(), exchange.seat(), head, authorization, fresh);
         let answer = if has_body {
             let watch = || call.watch();
             let mut body = exchange.body_watching(&watch);
@@ -246,6 +245,9 @@ impl Relay {
 }
 
 /// Passes the response on. What is malformed in it becomes a 502 while nothing of it was sent.
+///
+/// Not a part of its caller, whose stack is held while the answer is waited for.
+#[inline(never)]
 fn respond(
     exchange: &mut Exchange<'_>,
     call: &CallGuard,
@@ -266,11 +268,12 @@ fn respond(
     let (parts, mut body) = response.into_parts();
     let fields = &parts.headers;
     let mut body = Checked { call, body: body.as_reader() };
-    let (mut first, mut looked) = ([0; FIRST_LOOK_BYTES], None);
+    let (mut first, mut looked) = (Vec::new(), None);
     if length == Length::Chunks && !bodiless {
         call.follow_chunks();
         // What is wrong from the start can still become a 502.
         if call.has_buffered() {
+            first.resize(FIRST_LOOK_BYTES, 0);
             looked = Some(body.read(&mut first).map_err(|error| broken(&error))?);
         }
     }

@@ -1,7 +1,7 @@
 //! A connection that became another protocol's (WebSocket): bytes pass both ways untouched, each way
 //! ends by itself, and an idle tunnel holds no buffer.
 use crate::base::stop::StopToken;
-use crate::http::{Seat, close_with_reset};
+use crate::http::{Buffer, Seat, close_with_reset};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send};
@@ -9,10 +9,6 @@ use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 
-/// The buffer of a read begins with this many bytes …
-const PIECE_BYTES: usize = 4 * 1024;
-/// … and grows to this many while reads fill it.
-const PIECE_BYTES_MAX: usize = 64 * 1024;
 /// After this long without a byte the grown buffer is given back.
 const IDLE_MS: u16 = 10;
 /// How often a tunnel that is open one way only looks whether it still has a wrapped server.
@@ -48,8 +44,9 @@ impl<'s> Way<'s> {
 
     /// Reads a piece and sends what the other side takes of it; the number of bytes read. Of a large
     /// piece only what was sent is taken from the kernel: a slow reader costs us no memory.
-    fn read(&mut self, buffer: &mut [u8]) -> nix::Result<usize> {
-        let large = buffer.len() > PIECE_BYTES;
+    fn read(&mut self, buffer: &mut Buffer) -> nix::Result<usize> {
+        let large = buffer.is_grown();
+        let buffer = buffer.get();
         let peek = if large { MsgFlags::MSG_PEEK } else { MsgFlags::empty() };
         match recv(self.from.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT | peek) {
             Ok(0) => {
@@ -131,16 +128,16 @@ pub(super) fn carry(
 ) -> io::Result<()> {
     let mut up = Way::new(client, upstream, from_client);
     let mut down = Way::new(upstream, client, from_upstream);
-    let mut buffer = vec![0; PIECE_BYTES];
+    let mut buffer = Buffer::default();
     while !(up.closed && down.closed || stopping.is_set()) {
-        let timeout = match (up.closed || down.closed, buffer.len() > PIECE_BYTES) {
+        let timeout = match (up.closed || down.closed, buffer.is_grown()) {
             (true, _) => PollTimeout::from(ORPHAN_LOOK_MS),
             (false, true) => PollTimeout::from(IDLE_MS),
             (false, false) => PollTimeout::NONE,
         };
         match turn(&mut up, &mut down, seat, &mut buffer, timeout) {
             Ok(0) if (up.closed || down.closed) && orphaned() => break,
-            Ok(0) => buffer = vec![0; PIECE_BYTES],
+            Ok(0) => buffer.shrink(),
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => {
                 // As one side failed, so does the other: an orderly end would say that this was all.
@@ -158,7 +155,7 @@ fn turn<'s>(
     up: &mut Way<'s>,
     down: &mut Way<'s>,
     seat: &Seat,
-    buffer: &mut Vec<u8>,
+    buffer: &mut Buffer,
     timeout: PollTimeout,
 ) -> nix::Result<i32> {
     let mut polled = [
@@ -182,9 +179,7 @@ fn turn<'s>(
         } else if way.wants_to_read() && !(from - no_read).is_empty() {
             let n = way.read(buffer)?;
             seat.moved(n);
-            if n == buffer.len() && n < PIECE_BYTES_MAX {
-                buffer.resize(n * 4, 0);
-            }
+            buffer.used(n);
         } else if from.contains(PollFlags::POLLERR) {
             // Nobody would read this end's failure: it would wake us for ever.
             return Err(Errno::ECONNRESET);

@@ -64,6 +64,21 @@ pub struct Spec {
 /// An empty command, a readiness path that is no path, or no thread to be had. A command that cannot
 /// be run is not an error here but a state.
 pub fn start(spec: Spec, processes: Processes) -> io::Result<Supervisor> {
+    start_observed(spec, processes, None)
+}
+
+/// What is told of each change, see [`Supervisor::on_change`].
+pub type OnChange = Box<dyn Fn(&Status) + Send + Sync>;
+
+/// The same, with an observer that misses nothing, not even the first start.
+///
+/// # Errors
+/// As for [`start`].
+pub fn start_observed(
+    spec: Spec,
+    processes: Processes,
+    observer: Option<OnChange>,
+) -> io::Result<Supervisor> {
     let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     if spec.command.is_empty() {
         return invalid("the command is empty");
@@ -78,6 +93,9 @@ pub fn start(spec: Spec, processes: Processes) -> io::Result<Supervisor> {
     let (sender, messages) = unbounded();
     let (finished, receiver) = bounded(1);
     let shared = Arc::new(Shared::new(spec.log_lines, processes, sender));
+    if let Some(observer) = observer {
+        shared.observe(observer);
+    }
     let limit = spec.drain + spec.stop_grace + KILL_WAIT + SLACK;
     let interrupt_signal = spec.interrupt_signal;
     let watcher = Watcher::new(spec, Arc::clone(&shared), messages, finished);
@@ -176,7 +194,7 @@ impl Supervisor {
 
     /// Calls `f` after each change of state (and sometimes without one), on the watcher's thread and without a lock: it must not
     /// block, nor call a method that waits.
-    pub fn on_change(&self, f: Box<dyn Fn(&Status) + Send + Sync>) {
+    pub fn on_change(&self, f: OnChange) {
         self.inner.shared.observe(f);
     }
 

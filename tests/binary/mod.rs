@@ -11,8 +11,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "runs")]
+pub mod agent;
 pub mod client;
+pub mod exec;
+pub mod sse;
 pub mod tunnel;
+pub mod websocket;
+pub mod workers;
 
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, getsockname, listen, setsockopt, socket,
@@ -219,6 +225,14 @@ impl Drop for Server {
     }
 }
 
+/// Whether the other side has closed or reset, whatever is still to be read.
+pub fn peer_closed(stream: &TcpStream) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    // POLLRDHUP, which nix does not name.
+    let mut watched = [PollFd::new(stream.as_fd(), PollFlags::from_bits_retain(0x2000))];
+    poll(&mut watched, PollTimeout::ZERO) == Ok(1)
+}
+
 pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -303,9 +317,10 @@ impl Response {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body_text()))
     }
 
-    /// `error.code` of the body.
+    /// `error.code` of the body, or `code` in the shape of the contracts that have it there.
     pub fn code(&self) -> String {
-        self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
+        let json = self.json();
+        json["error"]["code"].as_str().or(json["code"].as_str()).unwrap_or_default().to_owned()
     }
 }
 

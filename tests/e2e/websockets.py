@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The library `websockets` on both sides of us: messages, pings, subprotocols, close codes, a server that
-is killed, and a thousand tunnels at once beside which everything else stays quick and we stay small.
+"""The library `websockets` on both sides of us: messages, pings, subprotocols, close codes, half-closes, a
+server that is killed, and a thousand tunnels at once beside which everything else stays quick and we stay small.
 
 Installs the library from PyPI into an environment of its own; skipped when that cannot be reached.
 """
@@ -30,6 +30,7 @@ if pathlib.Path(sys.prefix) != VENV:
 import asyncio
 import itertools
 import signal
+import socket as socket_library
 import time
 
 from websockets.asyncio.client import connect
@@ -43,6 +44,11 @@ MOST_RSS_KIB = 40 * 1024
 MOST_MS = 100
 MIB = 1 << 20
 OPTIONS = {"max_size": 8 * MIB, "compression": None, "ping_interval": None, "proxy": None, "open_timeout": 30}
+
+HANDSHAKE = (
+    b"GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 # In a process of its own: this one is busy with a thousand clients.
 QUICK = """
@@ -116,8 +122,37 @@ async def closes(server):
             check((socket.close_code, socket.close_reason) == (code, reason), f"{socket.close_code} from the server")
         socket = await talk(server)
         await socket.close(code, reason)
-        text = await asyncio.to_thread(server.request, "GET", "/closed")
-        check(text == (200, f"{code} {reason}".encode()), f"{code} from the client: {text}")
+        # The client is done before the server's handler is.
+        wanted, until = (200, f"{code} {reason}".encode()), time.monotonic() + 5
+        while (text := await asyncio.to_thread(server.request, "GET", "/closed")) != wanted:
+            check(time.monotonic() < until, f"{code} from the client: {text}")
+
+
+def half_closed(port, frames):
+    """Sends everything and ends its own way at once; all that comes back until the other end."""
+    with socket_library.create_connection((frag.LOOPBACK, port), timeout=10) as raw:
+        raw.sendall(HANDSHAKE)
+        came = b""
+        while b"\r\n\r\n" not in came:
+            came += raw.recv(4096)
+        raw.sendall(frames)
+        raw.shutdown(socket_library.SHUT_WR)
+        came = came.partition(b"\r\n\r\n")[2]
+        while piece := raw.recv(65536):
+            came += piece
+    return came
+
+
+async def half_closes(server):
+    mask, text = bytes(4), b"last words"
+    asked = bytes([0x81, 0x80 | len(text)]) + mask + text
+    close = bytes([0x88, 0x82]) + mask + (1000).to_bytes(2, "big")
+    answer = bytes([0x88, 2]) + (1000).to_bytes(2, "big")
+    for name, frames in [("a message and a close", asked + close), ("a close", close)]:
+        ports = (server.app_port, server.port)
+        direct, through = [await asyncio.to_thread(half_closed, port, frames) for port in ports]
+        check(direct.endswith(answer), f"direct, a half-close after {name}: {direct!r}")
+        check(through == direct, f"a half-close after {name}: direct {direct!r}, through us {through!r}")
 
 
 async def killed(server):
@@ -196,7 +231,7 @@ async def crowd(server):
 
 async def main(server):
     await asyncio.to_thread(server.wait_ready)
-    for part in [messages, handshakes, closes, killed, crowd]:
+    for part in [messages, handshakes, closes, half_closes, killed, crowd]:
         began = time.monotonic()
         await part(server)
         print(f"{part.__name__}: passed, {time.monotonic() - began:.1f} s")

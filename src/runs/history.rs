@@ -1,0 +1,172 @@
+//! The runs memory knows: all that run, and of each kind the last ones that ended. A crashing server does
+//! not push the agent's runs out.
+use super::run::{Kind, Record, RunStatus, Seal};
+use crate::events::{Action, Json};
+use std::collections::VecDeque;
+
+/// Bytes of the actions, as JSON, that memory keeps of one run; the oldest go first.
+const ACTION_BYTES: usize = 256 * 1024;
+
+/// A run with its last actions.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) record: Record,
+    /// The last actions, with their numbers.
+    actions: VecDeque<(u64, Action, usize)>,
+    bytes: usize,
+}
+
+impl Entry {
+    /// The actions memory still has, and whether those are all.
+    pub(super) fn actions(&self) -> (Vec<Json>, bool) {
+        let actions = self.actions.iter().map(|(seq, action, _)| {
+            let text = super::journal::action_line(*seq, action);
+            Json::parse(text.as_bytes()).unwrap_or(Json::Null)
+        });
+        (actions.collect(), self.actions.len() as u64 == self.record.action_count)
+    }
+
+    fn push(&mut self, action: &Action) {
+        let bytes = action.payload.as_ref().map_or(0, |payload| payload.text().len()) + action.kind.len();
+        self.actions.push_back((self.record.action_count, action.clone(), bytes));
+        self.record.action_count += 1;
+        self.bytes += bytes;
+        while self.bytes > ACTION_BYTES
+            && let Some((_, _, oldest)) = self.actions.pop_front()
+        {
+            self.bytes -= oldest;
+        }
+    }
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct History {
+    size: usize,
+    running: Vec<Entry>,
+    ended: [VecDeque<Entry>; 3],
+}
+
+impl History {
+    /// Remembers `size` ended runs of each kind.
+    pub(super) fn new(size: usize) -> History {
+        History { size, running: Vec::new(), ended: Default::default() }
+    }
+
+    /// A run begins with its first action; false if there is one with this id.
+    pub(super) fn begin(&mut self, id: &str, kind: Kind, first: &Action) -> bool {
+        if self.get(id).is_some() {
+            return false;
+        }
+        let record = Record {
+            id: id.to_owned(),
+            kind,
+            start_ms: first.at_ms,
+            end_ms: None,
+            status: RunStatus::Running,
+            action_count: 0,
+            error: None,
+            seal: None,
+        };
+        let mut entry = Entry { record, actions: VecDeque::new(), bytes: 0 };
+        entry.push(first);
+        self.running.push(entry);
+        true
+    }
+
+    /// Takes a run back that never began.
+    pub(super) fn forget(&mut self, id: &str) {
+        self.running.retain(|entry| entry.record.id != id);
+    }
+
+    /// Adds an action to a run; false if it does not run.
+    pub(super) fn push(&mut self, id: &str, action: &Action) -> bool {
+        let entry = self.running.iter_mut().find(|entry| entry.record.id == id);
+        entry.map(|entry| entry.push(action)).is_some()
+    }
+
+    /// Ends a run with its last action.
+    pub(super) fn end(
+        &mut self,
+        id: &str,
+        last: &Action,
+        status: RunStatus,
+        error: Option<String>,
+        seal: Option<Seal>,
+    ) {
+        let Some(place) = self.running.iter().position(|entry| entry.record.id == id) else { return };
+        let mut entry = self.running.remove(place);
+        entry.push(last);
+        let record = &mut entry.record;
+        (record.status, record.end_ms, record.error, record.seal) = (status, Some(last.at_ms), error, seal);
+        let ended = &mut self.ended[record.kind as usize];
+        ended.push_back(entry);
+        if ended.len() > self.size {
+            ended.pop_front();
+        }
+    }
+
+    /// Notes the seal of a run that has ended.
+    pub(super) fn seal(&mut self, id: &str, seal: Seal) {
+        let mut ended = self.ended.iter_mut().flatten();
+        if let Some(entry) = ended.find(|entry| entry.record.id == id) {
+            entry.record.seal = Some(seal);
+        }
+    }
+
+    /// A run.
+    pub(super) fn get(&self, id: &str) -> Option<&Entry> {
+        self.all().find(|entry| entry.record.id == id)
+    }
+
+    /// All runs, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Entry> {
+        self.running.iter().chain(self.ended.iter().flatten())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn run(history: &mut History, id: &str, kind: Kind) {
+        assert!(history.begin(id, kind, &Action::new("A", json!({}))));
+        history.end(id, &Action::new("Z", json!({})), RunStatus::Completed, None, None);
+    }
+
+    fn ids(history: &History) -> Vec<&str> {
+        let mut ids: Vec<&str> = history.all().map(|entry| entry.record.id.as_str()).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    #[test]
+    fn each_kind_keeps_its_last_runs() {
+        let mut history = History::new(2);
+        history.begin("running", Kind::Server, &Action::new("A", json!({})));
+        run(&mut history, "agent", Kind::Agent);
+        for id in ["s1", "s2", "s3"] {
+            run(&mut history, id, Kind::Server);
+        }
+        assert_eq!(ids(&history), ["agent", "running", "s2", "s3"]);
+        assert!(!history.begin("s2", Kind::Agent, &Action::new("A", json!({}))), "known");
+        assert!(!history.push("s2", &Action::new("B", json!({}))), "over");
+        history.forget("running");
+        assert_eq!(ids(&history), ["agent", "s2", "s3"]);
+    }
+
+    #[test]
+    fn the_actions_of_a_run_are_bounded_but_counted() {
+        let mut history = History::new(1);
+        history.begin("x", Kind::Agent, &Action::new("A", json!({})));
+        assert!(history.get("x").unwrap().actions().1);
+        for n in 0..10 {
+            assert!(history.push("x", &Action::new("B", json!({"n": n, "t": "x".repeat(ACTION_BYTES / 4)}))));
+        }
+        let entry = history.get("x").unwrap();
+        let (actions, all) = entry.actions();
+        assert_eq!((entry.record.action_count, actions.len(), all), (11, 3, false));
+        assert_eq!(actions[2].get("seq").and_then(Json::as_u64), Some(10));
+    }
+}

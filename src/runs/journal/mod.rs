@@ -1,0 +1,251 @@
+//! The journal: every run as lines in files that only grow, sealed so that a change shows.
+//!
+//! ```text
+//! runs.jsonl         a line when a run begins, one when it has ended; the later one counts
+//! state.jsonl        the state when it ended
+//! logs/{id}.jsonl    its actions
+//! approvals.jsonl    each approval when it is asked for and when it is decided
+//! ```
+//! One thread writes; whoever must not lose what it says waits for it.
+mod approvals;
+mod files;
+mod lines;
+mod read;
+mod recover;
+mod writer;
+
+pub(super) use approvals::parse as parse_approval;
+pub(super) use files::{Lines, Places};
+pub(super) use lines::{action_line, ending, parse_record, record_line, state_line};
+pub use recover::Recovered;
+pub(super) use writer::Sealed;
+
+use super::approval::Approval;
+use super::run::{Kind, Record};
+use crate::base::lock::lock;
+use crate::events::{Action, Json};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use nix::fcntl::{Flock, FlockArg};
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use writer::Writer;
+
+/// Messages that wait to be written. An agent's lines may take up half of it, see [`Journal::wait_for_room`].
+const QUEUE: usize = 4096;
+/// Messages written together at most.
+const BATCH: usize = 256;
+/// How often someone who waits for room looks.
+const ROOM_LOOK: Duration = Duration::from_millis(2);
+
+/// A run that has ended.
+pub(super) struct Finish {
+    pub(super) id: String,
+    /// The action that ended it.
+    pub(super) last: Action,
+    /// The state with that action in it.
+    pub(super) state: Json,
+    /// Told once it is on the disk; `None` when it cannot be.
+    pub(super) done: Box<dyn FnOnce(Option<Sealed>) + Send>,
+}
+
+pub(super) enum Message {
+    Begin { id: String, kind: Kind, first: Action, reply: Option<Sender<bool>> },
+    Append { id: String, action: Action },
+    Finish(Box<Finish>),
+    Approval { line: String, reply: Option<Sender<bool>> },
+}
+
+/// The handle to the journal; dropped, it writes what is left and ends.
+pub(super) struct Journal {
+    queue: Mutex<Option<Sender<Message>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    failed: Arc<AtomicBool>,
+    places: Places,
+    /// Held while the journal is ours.
+    _lock: Flock<File>,
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal").field("failed", &self.failed).finish_non_exhaustive()
+    }
+}
+
+/// What stood in the journal when it was opened.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) recovered: Recovered,
+    pub(super) approvals: Vec<Approval>,
+    /// The chain's head, and the runs sealed so far.
+    pub(super) head: String,
+    pub(super) runs: u64,
+}
+
+impl Journal {
+    /// Opens or makes the journal in `dir`, puts in order what an end in the middle left behind, and
+    /// starts the thread `journal`.
+    ///
+    /// # Errors
+    /// The disk's, or `WouldBlock` when another server has this journal.
+    pub(super) fn open(dir: &Path) -> io::Result<(Journal, Found)> {
+        let places = Places::new(dir);
+        places.make()?;
+        let lock = Flock::lock(File::open(dir)?, FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, errno)| io::Error::from(errno))?;
+        let (writer, recovered, approvals) = recover::recover(places.clone())?;
+        let found = Found { recovered, approvals, head: writer.head.clone(), runs: writer.count };
+        let (queue, messages) = bounded(QUEUE);
+        let failed = Arc::new(AtomicBool::new(false));
+        let tells = Arc::clone(&failed);
+        let thread = crate::base::thread::spawn("journal", move || serve(writer, &messages, &tells))?;
+        let (queue, thread) = (Mutex::new(Some(queue)), Mutex::new(Some(thread)));
+        Ok((Journal { queue, thread, failed, places, _lock: lock }, found))
+    }
+
+    /// Whether everything that was told to the journal is, or will be, in it.
+    pub(super) fn is_well(&self) -> bool {
+        !self.failed.load(Ordering::Acquire)
+    }
+
+    /// Begins a run and waits until it cannot be lost; false when the journal cannot be written.
+    pub(super) fn begin_surely(&self, id: &str, kind: Kind, first: Action) -> bool {
+        self.surely(|reply| Message::Begin { id: id.to_owned(), kind, first, reply: Some(reply) })
+    }
+
+    /// Begins a run without waiting.
+    pub(super) fn begin(&self, id: &str, kind: Kind, first: Action) {
+        self.send(Message::Begin { id: id.to_owned(), kind, first, reply: None });
+    }
+
+    /// Adds an action to a run's log.
+    pub(super) fn append(&self, id: &str, action: Action) {
+        self.send(Message::Append { id: id.to_owned(), action });
+    }
+
+    /// Ends a run.
+    pub(super) fn finish(&self, finish: Finish) {
+        self.send(Message::Finish(Box::new(finish)));
+    }
+
+    /// Notes an approval; with `surely` it waits until that cannot be lost, and tells whether.
+    pub(super) fn approval(&self, approval: &Approval, surely: bool) -> bool {
+        let line = approvals::line(approval);
+        if surely {
+            return self.surely(|reply| Message::Approval { line, reply: Some(reply) });
+        }
+        self.send(Message::Approval { line, reply: None });
+        true
+    }
+
+    /// Waits while more than half of the queue is taken: so that somebody who has much to say leaves room
+    /// for those who must not wait.
+    pub(super) fn wait_for_room(&self) {
+        let full = || lock(&self.queue).as_ref().is_some_and(|queue| queue.len() > QUEUE / 2);
+        while self.is_well() && full() {
+            std::thread::park_timeout(ROOM_LOOK);
+        }
+    }
+
+    fn surely(&self, message: impl FnOnce(Sender<bool>) -> Message) -> bool {
+        let (reply, written) = bounded(1);
+        let Some(queue) = lock(&self.queue).clone() else { return false };
+        queue.send(message(reply)).is_ok() && written.recv() == Ok(true)
+    }
+
+    /// Never waits: what does not fit is lost, and the journal has failed.
+    fn send(&self, message: Message) {
+        let Some(queue) = lock(&self.queue).clone() else { return refuse(message) };
+        if let Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) =
+            queue.try_send(message)
+        {
+            if !self.failed.swap(true, Ordering::AcqRel) {
+                log::error!("the journal has failed: the disk is too slow for it");
+            }
+            refuse(message);
+        }
+    }
+
+    /// Sealed runs from the newest on; see [`read::newest`].
+    pub(super) fn newest(&self, limit: usize, wanted: impl Fn(&Record) -> bool) -> io::Result<Vec<Record>> {
+        read::newest(&self.places, limit, wanted)
+    }
+
+    /// A sealed run by its id, which passes [`is_id`](super::is_id).
+    pub(super) fn find(&self, id: &str) -> io::Result<Option<Record>> {
+        read::find(&self.places, id)
+    }
+
+    /// The actions of a run, and whether there are more than is given away at once.
+    pub(super) fn actions(&self, id: &str) -> io::Result<(Vec<Json>, bool)> {
+        read::actions(&self.places, id)
+    }
+
+    /// Writes what is left; what comes later is not written.
+    pub(super) fn close(&self) {
+        lock(&self.queue).take();
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The thread `journal`: takes what has come, writes it, tells who waits.
+fn serve(mut writer: Writer, messages: &Receiver<Message>, failed: &AtomicBool) {
+    while let Ok(first) = messages.recv() {
+        let batch: Vec<Message> = [first].into_iter().chain(messages.try_iter().take(BATCH - 1)).collect();
+        if failed.load(Ordering::Acquire) {
+            batch.into_iter().for_each(refuse);
+            continue;
+        }
+        match writer.write(&batch) {
+            Ok(sealed) => tell(batch, sealed),
+            Err(error) => {
+                log::error!("the journal has failed and is not written any more: {error}");
+                failed.store(true, Ordering::Release);
+                batch.into_iter().for_each(refuse);
+            }
+        }
+    }
+}
+
+/// Tells everybody that what they said is on the disk. Seals come in the order of the ends.
+fn tell(batch: Vec<Message>, sealed: Vec<(String, Sealed)>) {
+    let mut sealed = sealed.into_iter().peekable();
+    for message in batch {
+        match message {
+            Message::Begin { reply: Some(reply), .. } | Message::Approval { reply: Some(reply), .. } => {
+                let _ = reply.send(true);
+            }
+            Message::Finish(finish) => {
+                let own = sealed.next_if(|(id, _)| *id == finish.id);
+                (finish.done)(own.map(|(_, sealed)| sealed));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn refuse(message: Message) {
+    match message {
+        Message::Begin { reply: Some(reply), .. } | Message::Approval { reply: Some(reply), .. } => {
+            let _ = reply.send(false);
+        }
+        Message::Finish(finish) => (finish.done)(None),
+        _ => {}
+    }
+}

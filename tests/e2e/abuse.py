@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+"""Everything hostile at once, one kind after another, and beside each a well-behaved client: it is served in
+time, so is `/_frag/status`, our memory stays bounded, and afterwards threads, descriptors and memory are back.
+
+`scripts/abuse` runs it in full; CI=true takes fewer clients and less time. Names of kinds as arguments run
+only those. slowhttptest's kinds are left out where it is not installed.
+"""
+
+import http.client
+import json
+import os
+import pathlib
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.append(str(HERE))
+import frag
+
+MOST_MS = {"/": 200, "/_frag/status": 100}
+DIRECT = "past us"
+MOST_RSS_KIB = 64 * 1024
+SECONDS = 5 if frag.SMALL_SCALE else 15
+BACK_SECONDS = 90
+SCALE = 8 if frag.SMALL_SCALE else 1
+PROBES_A_SECOND = 50
+
+# kind of client: how many at a time
+CLIENTS = {
+    "idle": 5000,
+    "silent": 4000,
+    "reset": 1000,
+    "never_reads": 300,
+    "reads_a_byte": 300,
+    "sends_a_byte": 300,
+    "uploads_a_byte": 300,
+    "never_answered": 600,
+    "large_head": 50,
+    "many_fields": 50,
+    "endless_extension": 50,
+    "endless_trailers": 50,
+    "enormous_length": 50,
+}
+SLOWHTTPTEST = {"slow_headers": "-H", "slow_bodies": "-B", "slow_ranges": "-R", "slow_readers": "-X"}
+SLOW_CONNECTIONS = 4000
+
+
+def probe(port, app_port, seconds):
+    """A client that does nothing wrong: every other request on a connection of its own. One of ten goes to
+    the wrapped server past us, to tell its slowness from ours."""
+    times, failures = {path: [] for path in [*MOST_MS, DIRECT]}, []
+    kept = None
+    until, number = time.monotonic() + seconds, 0
+    while time.monotonic() < until:
+        number += 1
+        if number % 10 == 0:
+            times[DIRECT].append(past_us(app_port))
+        path = list(MOST_MS)[number % 2]
+        began = time.perf_counter()
+        try:
+            if kept is None or number % 4 < 2:
+                kept = http.client.HTTPConnection(frag.LOOPBACK, port, timeout=10)
+            kept.request("GET", path)
+            response = kept.getresponse()
+            response.read()
+            if response.status != 200:
+                failures.append(f"{path}: {response.status}")
+        except OSError as error:
+            failures.append(f"{path}: {error!r}")
+            kept = None
+        took = time.perf_counter() - began
+        times[path].append(took * 1000)
+        time.sleep(max(0, 1 / PROBES_A_SECOND - took))
+    print(json.dumps([times, failures]))
+
+
+def past_us(app_port):
+    began = time.perf_counter()
+    connection = http.client.HTTPConnection(frag.LOOPBACK, app_port, timeout=10)
+    connection.request("GET", "/")
+    connection.getresponse().read()
+    connection.close()
+    return (time.perf_counter() - began) * 1000
+
+
+def resources(server):
+    threads = len(list(pathlib.Path("/proc", str(server.pid()), "task").iterdir()))
+    descriptors = len(list(pathlib.Path("/proc", str(server.pid()), "fd").iterdir()))
+    return threads, descriptors, server.memory_kib()
+
+
+def command_of(kind, port):
+    if kind in SLOWHTTPTEST:
+        count = str(SLOW_CONNECTIONS // SCALE)
+        url = f"http://{frag.LOOPBACK}:{port}/bytes/1000000"
+        words = ["slowhttptest", SLOWHTTPTEST[kind], "-c", count, "-r", count, "-u", url]
+        return words + ["-i", "1", "-l", str(SECONDS + 5), "-w", "10", "-y", "20", "-n", "1", "-z", "5"]
+    count = str(max(10, CLIENTS[kind] // SCALE))
+    return [sys.executable, str(HERE / "abuser.py"), kind, str(port), count, str(SECONDS + 5)]
+
+
+def suffer(server, kind):
+    before = resources(server)
+    with frag.MemoryWatch(server, 0.1) as watch:
+        abuser = subprocess.Popen(command_of(kind, server.port), stdout=subprocess.PIPE, text=True)
+        if kind in CLIENTS:
+            abuser.stdout.readline()
+        else:
+            time.sleep(1)
+        probed = subprocess.run(
+            [sys.executable, __file__, "probe", str(server.port), str(server.app_port), str(SECONDS)],
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        most = resources(server)
+        out, _ = abuser.communicate(timeout=120)
+    times, failures = json.loads(probed.stdout)
+    high = {path: statistics.quantiles(list_of, n=100)[98] for path, list_of in times.items()}
+    highest_rss = watch.highest_kib
+    tally = f", {out.strip()} clients" if kind in CLIENTS else ""
+    figures = ", ".join(f"{path} {statistics.median(times[path]):.1f} / {high[path]:.1f} ms" for path in times)
+    print(f"{kind}: {figures}, RSS {highest_rss} KiB, threads {most[0]}, descriptors {most[1]}{tally}", flush=True)
+    problems = [f"{path}: 99 % within {high[path]:.0f} ms" for path in MOST_MS if high[path] > MOST_MS[path]]
+    problems += failures[:3]
+    if highest_rss > MOST_RSS_KIB:
+        problems.append(f"RSS {highest_rss} KiB")
+
+    def is_back():
+        now = resources(server)
+        return now[0] <= before[0] + 4 and now[1] <= before[1] + 8
+
+    frag.wait_for(is_back, BACK_SECONDS, f"threads and descriptors are back after {kind}")
+    return [f"{kind}: {problem}" for problem in problems]
+
+
+def starved(limit, count):
+    def before():
+        resource.setrlimit(limit, (count, count))
+
+    return before
+
+
+def survive(name, before, note):
+    """Starts us short of something and asks more of us than we can do: we serve before and after."""
+    with frag.Server(f"{sys.executable} {HERE / 'crowd_app.py'}", before=before) as server:
+        server.wait_ready()
+        command = command_of("idle", server.port)
+        command[-2:] = ["300", "3"]
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True, timeout=120)
+        frag.wait_for(lambda: server.request("GET", "/") == (200, b"crowd\n"), 30, f"served again: {name}")
+        status, body = server.json("GET", "/_frag/status")
+        if status != 200 or body["restarts"] != 0:
+            return [f"{name}: {status} {body}"]
+        print(f"{name}: {note}, served before and after", flush=True)
+    return []
+
+
+def main(chosen):
+    kinds = list(CLIENTS)
+    if shutil.which("slowhttptest"):
+        kinds += list(SLOWHTTPTEST)
+    else:
+        print("slowhttptest is not installed: its four kinds are left out")
+    problems = []
+    with frag.Server(f"{sys.executable} {HERE / 'crowd_app.py'}") as server:
+        server.wait_ready()
+        print(f"at first: threads, descriptors, RSS KiB {resources(server)}; milliseconds are median / 99 %")
+        for kind in chosen or kinds:
+            problems += suffer(server, kind)
+        _, status = server.json("GET", "/_frag/status")
+        print(f"at last: {resources(server)}, restarts {status['restarts']}")
+        if status["restarts"] != 0:
+            problems.append("the wrapped server was restarted")
+    if not chosen:
+        problems += survive("64 descriptors", starved(resource.RLIMIT_NOFILE, 64), "300 connections")
+    if problems:
+        raise SystemExit("\n".join(problems))
+
+
+if sys.argv[1:2] == ["probe"]:
+    probe(*map(int, sys.argv[2:]))
+else:
+    main(sys.argv[1:])
