@@ -6,6 +6,7 @@ mod exec;
 mod observers;
 #[cfg(feature = "runs")]
 mod runs;
+mod signals;
 #[cfg(feature = "workers")]
 mod workers;
 
@@ -17,18 +18,19 @@ use crate::exec::Exec;
 use crate::files::{Owner, Root};
 use crate::http::{Exchange, HttpError, Role, Served, Server, Service, Stats, bind};
 use crate::logger;
-use crate::process::{Exit, Processes, User, forbid_inspection, install_signals};
+use crate::process::{Exit, Processes, User, forbid_inspection};
 use crate::relay::{Relay, RelaySettings};
 use crate::supervisor::{self, Spec, State, Supervisor};
-use crossbeam_channel::{Receiver, bounded, never, select};
+use crossbeam_channel::{never, select};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use observers::Observers;
+use signals::Signals;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Descriptors for ourselves: listeners, pipes, uploads, logs. The rest is for connections, two each.
@@ -282,53 +284,6 @@ fn resume_held_requests(server: &Server, supervisor: &Supervisor) {
             resume.resume();
         }
     }));
-}
-
-/// What the program's signals do.
-struct Signals {
-    /// Told of the first SIGTERM or SIGINT.
-    terminated: Receiver<()>,
-    /// There was a second one, which ends everything at once.
-    forced: Arc<AtomicBool>,
-    /// Whose server the others are for, once there is one.
-    supervisor: Arc<OnceLock<Supervisor>>,
-}
-
-impl Signals {
-    fn take(processes: Processes) -> Result<Signals, StartError> {
-        let (terminate, terminated) = bounded(1);
-        let signals = Signals { terminated, forced: Arc::default(), supervisor: Arc::default() };
-        let (forced, ended) = (Arc::clone(&signals.forced), Arc::clone(&signals.supervisor));
-        let forwarded = Arc::clone(&signals.supervisor);
-        install_signals(
-            move |count| {
-                if count == 1 {
-                    let _ = terminate.try_send(());
-                    return;
-                }
-                forced.store(true, Ordering::Release);
-                log::warn!("told to end again: killing everything");
-                match ended.get() {
-                    Some(supervisor) => supervisor.kill_now(),
-                    None => processes.kill_everything(),
-                }
-                // The orderly end is under way on other threads and is what is to be cut short.
-                #[allow(clippy::exit)]
-                std::process::exit(1);
-            },
-            move |signal| {
-                if let Some(supervisor) = forwarded.get() {
-                    supervisor.forward_signal(signal);
-                }
-            },
-        )
-        .map_err(tried("taking the signals"))?;
-        Ok(signals)
-    }
-
-    fn now_for(&self, supervisor: &Supervisor) {
-        let _ = self.supervisor.set(supervisor.clone());
-    }
 }
 
 /// What an upload that was killed in the middle left behind is removed, beside the running server.

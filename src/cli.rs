@@ -57,7 +57,7 @@ pub struct Flags {
     /// how long a restart waits for requests in flight (2s)
     #[argh(option, arg_name = "time")]
     pub drain: Option<String>,
-    /// from SIGTERM to SIGKILL for the wrapped server (5s)
+    /// from SIGTERM to SIGKILL for the wrapped server and what --exec runs (5s)
     #[argh(option, arg_name = "time")]
     pub stop_grace: Option<String>,
     /// how long our own end waits for responses to finish (10s)

@@ -210,7 +210,9 @@ fn files_have_their_types_and_rules() {
         ("a%20b.txt", "never"),
     ]);
     let long = "public, max-age=31536000, immutable";
-    let files: &[(&str, &str, &str, &[(&str, &str)])] = &[
+    /// Path, type, content, further fields.
+    type File<'f> = (&'f str, &'f str, &'f str, &'f [(&'f str, &'f str)]);
+    let files: &[File<'_>] = &[
         ("/", HTML, INDEX, &[]),
         ("/index.html", HTML, INDEX, &[]),
         ("/index.html/", HTML, INDEX, &[]),

@@ -289,7 +289,7 @@ fn chunked_bodies_and_expectations_work_and_connections_last() {
     assert_eq!(client.take_through("\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\n");
     client.send(r#"{"payload":"p"}"#);
     assert_eq!(client.response("PUT").json()["payload"], "p");
-    client.send(format!("POST /api/artifacts HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}"));
+    client.send("POST /api/artifacts HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}");
     assert_eq!(client.response("POST").status, 400);
     // A body nobody asked for does not spoil the connection.
     client.send("POST /api/cleanup HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n{{{{{");

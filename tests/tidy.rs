@@ -45,7 +45,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("getrandom", &["base/"]),
     ("httparse", &["http/", "relay/"]),
     ("json_patch", &["events/patch.rs"]),
-    ("redis", &["artifacts/redis_store.rs"]),
+    ("redis", &["artifacts/redis_store.rs", "artifacts/redis_store/"]),
     ("rusqlite", &["artifacts/sqlite.rs", "artifacts/sqlite/"]),
     ("serde_path_to_error", &["api/workers/"]),
     ("shlex", &["config.rs", "config/"]),

@@ -1,28 +1,23 @@
 //! Artifacts in an SQLite file, which may be one that the original server wrote.
 //!
-//! One connection writes. Whoever wants something written queues it; the first to find the connection
-//! free writes for all who queued meanwhile, in one transaction, so that sixteen callers wait for one
-//! sync of the disk and not for sixteen. A look at an artifact puts its end off, which is a write too.
+//! One connection writes, for many at once (`batches`); a look at an artifact puts its end off, which is a
+//! write too. Another one reads.
+mod batches;
 mod writer;
 
 use super::{Caps, Counts, Long, Moment, Row, Store, StoreError};
 use crate::base::lock::lock;
+use batches::Batches;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
-use std::collections::VecDeque;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use writer::{Done, Work, Writer};
 
 /// How long a transaction waits for another process that uses the same file.
 const BUSY: Duration = Duration::from_secs(5);
-/// A call that lasts longer says so.
-const LONG: Duration = Duration::from_millis(100);
-/// What one transaction does at most, so that it stays some dozens of megabytes.
-const BATCH: usize = 64;
 /// Expired artifacts that one transaction removes.
 const SWEEP_ROWS: u64 = 500;
 /// Bytes that the write-ahead log keeps once its content is in the database.
@@ -42,69 +37,9 @@ const SCHEMA: &str = "
 /// A store in one file (and, while it is open, two more beside it).
 #[derive(Debug)]
 pub struct Sqlite {
-    queue: Mutex<Queue>,
-    /// Used by whoever's turn it is. Held during its I/O, which is what it is for.
-    writer: Mutex<Option<Writer>>,
-    /// For what changes nothing; likewise.
+    batches: Batches,
+    /// For what changes nothing. Held during its I/O, which is what it is for.
     reader: Mutex<Option<Connection>>,
-    counts: Mutex<Counts>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    waiting: VecDeque<Arc<Job>>,
-    /// Somebody writes.
-    busy: bool,
-}
-
-/// What somebody waits for.
-#[derive(Debug)]
-struct Job {
-    work: Work,
-    /// Who waits.
-    owner: Thread,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-enum State {
-    Waiting,
-    /// Its owner is to write next: the last one has told so.
-    Called,
-    Done(Result<Done, StoreError>),
-}
-
-/// Somebody's turn at the writer, ended also by a panic: the next in line is called.
-struct Turn<'s>(&'s Sqlite);
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let mut queue = lock(&self.0.queue);
-        match queue.waiting.front() {
-            Some(next) => {
-                *lock(&next.state) = State::Called;
-                next.owner.unpark();
-            }
-            None => queue.busy = false,
-        }
-    }
-}
-
-/// Tells the results to those who wait, also after a panic.
-struct Answers<'b> {
-    batch: &'b [Arc<Job>],
-    results: Vec<Result<Done, StoreError>>,
-}
-
-impl Drop for Answers<'_> {
-    fn drop(&mut self) {
-        let lost = || Err(StoreError::Failed("a transaction was lost".to_owned()));
-        let results = self.results.drain(..).chain(std::iter::repeat_with(lost));
-        for (job, result) in self.batch.iter().zip(results) {
-            *lock(&job.state) = State::Done(result);
-            job.owner.unpark();
-        }
-    }
 }
 
 impl Sqlite {
@@ -129,66 +64,7 @@ impl Sqlite {
         });
         let (writer, reader) =
             (writer.map_err(|error| failed(&error))?, reader.map_err(|error| failed(&error))?);
-        Ok(Sqlite {
-            counts: Mutex::new(writer.counts()),
-            queue: Mutex::default(),
-            writer: Mutex::new(Some(writer)),
-            reader: Mutex::new(Some(reader)),
-        })
-    }
-
-    /// Has something written, with others' or alone. `long` is called, once, when that takes long.
-    fn run(&self, work: Work, long: Long<'_>) -> Result<Done, StoreError> {
-        let state = Mutex::new(State::Waiting);
-        let job = Arc::new(Job { work, owner: thread::current(), state });
-        let mut queue = lock(&self.queue);
-        queue.waiting.push_back(Arc::clone(&job));
-        let is_free = !std::mem::replace(&mut queue.busy, true);
-        drop(queue);
-        if is_free {
-            self.take_turn();
-        }
-        let mut told = false;
-        loop {
-            let state = std::mem::replace(&mut *lock(&job.state), State::Waiting);
-            match state {
-                State::Done(result) => return result,
-                State::Called => self.take_turn(),
-                State::Waiting if told => thread::park(),
-                State::Waiting => {
-                    let began = Instant::now();
-                    thread::park_timeout(LONG);
-                    if began.elapsed() >= LONG {
-                        told = true;
-                        long();
-                    }
-                }
-            }
-        }
-    }
-
-    /// Writes for those at the front of the queue. Whoever is called stands there.
-    fn take_turn(&self) {
-        let turn = Turn(self);
-        let batch: Vec<Arc<Job>> = {
-            let mut queue = lock(&self.queue);
-            let most = queue.waiting.len().min(BATCH);
-            queue.waiting.drain(..most).collect()
-        };
-        let works: Vec<&Work> = batch.iter().map(|job| &job.work).collect();
-        let mut answers = Answers { batch: &batch, results: Vec::new() };
-        let mut writer = lock(&self.writer);
-        match &mut *writer {
-            Some(writer) => {
-                answers.results = writer.write(&works);
-                *lock(&self.counts) = writer.counts();
-            }
-            None => answers.results = works.iter().map(|_| Err(closed())).collect(),
-        }
-        drop(writer);
-        // First the next turn, so that it goes on while these are told.
-        drop(turn);
-        drop(answers);
+        Ok(Sqlite { batches: Batches::new(writer), reader: Mutex::new(Some(reader)) })
     }
 
     fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
@@ -220,11 +96,11 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 
 impl Store for Sqlite {
     fn insert(&self, id: &str, payload: Arc<str>, at: &Moment, long: Long<'_>) -> Result<(), StoreError> {
-        self.run(Work::Insert { id: id.to_owned(), payload, at: *at }, long).map(drop)
+        self.batches.write(Work::Insert { id: id.to_owned(), payload, at: *at }, long).map(drop)
     }
 
     fn view(&self, id: &str, at: &Moment, long: Long<'_>) -> Result<Option<Row>, StoreError> {
-        self.run(Work::View { id: id.to_owned(), at: *at }, long).map(Done::row)
+        self.batches.write(Work::View { id: id.to_owned(), at: *at }, long).map(Done::row)
     }
 
     fn peek(&self, id: &str, at: &Moment, _: Long<'_>) -> Result<Option<Row>, StoreError> {
@@ -252,18 +128,18 @@ impl Store for Sqlite {
         at: &Moment,
         long: Long<'_>,
     ) -> Result<Option<Row>, StoreError> {
-        self.run(Work::Replace { id: id.to_owned(), payload, at: *at }, long).map(Done::row)
+        self.batches.write(Work::Replace { id: id.to_owned(), payload, at: *at }, long).map(Done::row)
     }
 
     fn delete(&self, id: &str, long: Long<'_>) -> Result<bool, StoreError> {
-        self.run(Work::Delete { id: id.to_owned() }, long).map(|done| done.count() > 0)
+        self.batches.write(Work::Delete { id: id.to_owned() }, long).map(|done| done.count() > 0)
     }
 
     fn sweep(&self, at: &Moment, long: Long<'_>) -> Result<u64, StoreError> {
         let mut swept = 0;
         loop {
             // Others get their turn in between.
-            let removed = self.run(Work::Sweep { at: *at, most: SWEEP_ROWS }, long)?.count();
+            let removed = self.batches.write(Work::Sweep { at: *at, most: SWEEP_ROWS }, long)?.count();
             swept += removed;
             if removed < SWEEP_ROWS {
                 return Ok(swept);
@@ -277,13 +153,12 @@ impl Store for Sqlite {
     }
 
     fn counts(&self) -> Counts {
-        *lock(&self.counts)
+        self.batches.counts()
     }
 
     fn close(&self) {
         // The last connection to go empties the write-ahead log into the database.
-        for connection in [lock(&self.reader).take(), lock(&self.writer).take().map(Writer::into_connection)]
-        {
+        for connection in [lock(&self.reader).take(), self.batches.close()] {
             if let Some(Err((_, error))) = connection.map(Connection::close) {
                 log::warn!("closing the artifacts' database: {error}");
             }
@@ -343,9 +218,7 @@ mod tests {
     fn a_full_disk_fails_what_does_not_fit_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let store = Sqlite::open(&folder.path().join("a.db"), PLENTY).unwrap();
-        if let Some(writer) = &*lock(&store.writer) {
-            writer.limit_pages(100);
-        }
+        store.batches.limit_pages(100);
         let artifacts = Artifacts::new(Box::new(store), TestClock::new().ttl(), Box::new(|_| {}));
         let first = artifacts.create(payload(50_000), SHORT).unwrap().id;
         let before = artifacts.counts();
@@ -389,17 +262,17 @@ mod tests {
         let artifacts = open(&path, PLENTY);
         let other = Connection::open(&path).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let (started, waits) = crossbeam_channel::bounded(0);
+        let (tell, told) = crossbeam_channel::unbounded();
         std::thread::scope(|scope| {
-            let create = scope.spawn(|| {
-                started.send(()).unwrap();
-                artifacts.create(payload(1), SHORT)
-            });
-            waits.recv().unwrap();
-            // Reading goes on meanwhile.
+            let create = || artifacts.create(payload(1), &|| tell.send(()).unwrap());
+            let both = [scope.spawn(create), scope.spawn(create)];
+            // Who waits in line says that it takes long; the one in front cannot.
+            told.recv_timeout(Duration::from_secs(30)).unwrap();
             artifacts.check().unwrap();
             other.execute_batch("COMMIT").unwrap();
-            assert!(create.join().unwrap().is_ok());
+            assert!(both.into_iter().all(|create| create.join().unwrap().is_ok()));
         });
+        assert_eq!(artifacts.counts().rows, 2);
+        assert!(told.is_empty(), "once");
     }
 }

@@ -39,6 +39,7 @@ impl Entered {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::files::root::Resolver;
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -67,6 +68,10 @@ mod tests {
         ] {
             assert_eq!(enter(text).unwrap_err().code(), code, "{text}");
         }
+        // Without /proc there is only the name.
+        let without = Root::open_with(&inside, Resolver::Walk, false).unwrap();
+        let entered = without.enter(&RelativePath::of_text("./a/b").unwrap()).unwrap();
+        assert_eq!(entered.path(&inside), inside.join("a/b"));
         let entered = enter("a").unwrap();
         fs::rename(inside.join("a"), inside.join("moved")).unwrap();
         symlink("/etc", inside.join("a")).unwrap();

@@ -55,12 +55,11 @@ fn parse(body: &[u8]) -> Result<Request, ExecError> {
     let no_json = |error: &dyn fmt::Display| {
         ExecError::bad_request(format!("Failed to parse the request body as JSON: {error}"))
     };
-    let text = std::str::from_utf8(body).map_err(|error| no_json(&error))?;
     // Once for what JSON is, so that whatever the second reading dislikes is a matter of fields.
-    if let Err(error) = serde_json::from_str::<Value>(text) {
+    if let Err(error) = serde_json::from_slice::<Value>(body) {
         return Err(no_json(&error));
     }
-    serde_json::from_str(text).map_err(|error| match error.classify() {
+    serde_json::from_slice(body).map_err(|error| match error.classify() {
         Category::Data => ExecError::not_a_command(format!(
             "Failed to deserialize the JSON body into the target type: {error}"
         )),

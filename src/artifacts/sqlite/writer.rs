@@ -94,7 +94,7 @@ impl Writer {
             Err(_) => works
                 .iter()
                 .map(|work| match self.transaction(&[work]) {
-                    Ok(mut results) => results.pop().unwrap_or_else(|| Ok(Done::Count(0))),
+                    Ok(mut results) => results.pop().unwrap_or(Ok(Done::Count(0))),
                     Err(error) => Err(failed(&error)),
                 })
                 .collect(),
@@ -107,10 +107,10 @@ impl Writer {
         if results.is_err() {
             self.counts = before;
             // Some failures have undone it already.
-            if !self.connection.is_autocommit() {
-                if let Err(error) = self.connection.execute_batch("ROLLBACK") {
-                    log::warn!("undoing a transaction: {error}");
-                }
+            if !self.connection.is_autocommit()
+                && let Err(error) = self.connection.execute_batch("ROLLBACK")
+            {
+                log::warn!("undoing a transaction: {error}");
             }
         }
         results
