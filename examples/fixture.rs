@@ -4,6 +4,7 @@
 //! `answer PORT STATUS`: with that status; `exit CODE`; `flood BYTES`: writes without a newline;
 //! `web PORT [DELAY_MS]`: keeps connections, reads bodies, answers with its pid and the body's length;
 //! an upgrade becomes an echo; `/crash` ends it, the first `/hang-once` is never answered, `/sleep/MS` takes its time and says so.
+//! `args …` and `env` print what they were given, a line each.
 //! `escape PORT`: leaves a listener in a group of its own behind and ends.
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -27,6 +28,16 @@ fn main() -> std::io::Result<ExitCode> {
         Some("listen6") => serve(TcpListener::bind(("::1", port))?, 200),
         Some("answer") => serve(TcpListener::bind(("127.0.0.1", port))?, number(2).unwrap_or(200)),
         Some("exit") => Ok(ExitCode::from(number(1).unwrap_or(0) as u8)),
+        Some("args") => {
+            arguments[1..].iter().try_for_each(|argument| writeln!(std::io::stdout(), "{argument}"))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some("env") => {
+            for (name, value) in std::env::vars() {
+                writeln!(std::io::stdout(), "{name}={value}")?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         Some("flood") => {
             let chunk = [b'x'; 64 * 1024];
             let mut left = number(1).unwrap_or(0) as usize;

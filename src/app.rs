@@ -1,29 +1,42 @@
 //! The composition root: settings become parts, parts become threads, and at the end everything stops
 //! in order. The only place that knows both the configuration and what is built from it.
+#[cfg(feature = "artifacts")]
+mod artifacts;
+mod exec;
+mod observers;
 #[cfg(feature = "runs")]
 mod runs;
+mod signals;
+#[cfg(feature = "workers")]
+mod workers;
 
-use crate::api::{About, Api, Gate, GatePolicy};
+use crate::api::{self, About, Api, Gate, GatePolicy};
 use crate::auth::{AuthPolicy, Token};
 use crate::base::thread;
 use crate::config::Config;
+use crate::exec::Exec;
 use crate::files::{Owner, Root};
 use crate::http::{Exchange, HttpError, Role, Served, Server, Service, Stats, bind};
 use crate::logger;
-use crate::process::{Exit, Processes, User, forbid_inspection, install_signals};
+use crate::process::{Exit, Processes, User, forbid_inspection};
 use crate::relay::{Relay, RelaySettings};
 use crate::supervisor::{self, Spec, State, Supervisor};
-use crossbeam_channel::{Receiver, bounded, never, select};
+use crossbeam_channel::{never, select};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use observers::Observers;
+use signals::Signals;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Descriptors for ourselves: listeners, pipes, uploads, logs. The rest is for connections, two each.
 const OWN_DESCRIPTORS: u64 = 64;
+/// How long a killed run may take to be gone.
+const RUN_END: Duration = Duration::from_secs(3);
 /// The prefix that is ours on the open port.
 const PREFIX: &[u8] = b"/_frag";
 
@@ -72,8 +85,10 @@ impl Service for App {
         }
     }
 
-    fn is_control(&self, target: &[u8]) -> bool {
-        target.starts_with(b"/_frag/")
+    fn is_control(&self, role: Role, target: &[u8]) -> bool {
+        let below = target.strip_prefix(PREFIX).filter(|rest| rest.starts_with(b"/"));
+        let ours = below.or((role == Role::Control).then_some(target));
+        ours.is_some_and(api::is_control)
     }
 
     fn can_resume(&self) -> bool {
@@ -94,7 +109,10 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     // As early as can be: the kernel drops a signal to PID 1 that has no handler yet.
     let signals = Signals::take(processes.clone())?;
     let mut limits = config.limits.clone();
-    limits.max_connections = raise_descriptor_limit(limits.max_connections);
+    limits.max_connections = raise_descriptor_limit(
+        limits.max_connections,
+        OWN_DESCRIPTORS.saturating_add(own_descriptors(&config)),
+    );
     let listeners = listen(&config)?;
     let addresses: Vec<(SocketAddr, Role)> = listeners
         .iter()
@@ -104,6 +122,18 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     let root = Arc::new(open_root(&config)?);
     #[cfg(feature = "runs")]
     let runs = runs::RunningRuns::start(&config, &processes, user)?;
+    let observers = Observers {
+        #[cfg(feature = "runs")]
+        runs: runs.handle(),
+    };
+    #[cfg(feature = "workers")]
+    let workers = workers::open(&config, user, processes.clone(), &observers)
+        .map_err(tried("opening the workers' store"))?;
+    let exec = exec::exec(&config, &processes, user, &observers);
+    #[cfg(feature = "artifacts")]
+    let running_artifacts = artifacts::RunningArtifacts::start(&config, observers.of_artifacts())?;
+    #[cfg(feature = "artifacts")]
+    let artifacts = running_artifacts.api(&config)?;
     let observer: Option<supervisor::OnChange> = None;
     #[cfg(feature = "runs")]
     let observer = observer.or(Some(runs.of_server()));
@@ -112,11 +142,16 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     signals.now_for(&supervisor);
     let app = Arc::new(App {
         api: Api {
-            supervisor: supervisor.clone(),
-            root: Arc::clone(&root),
+            #[cfg(feature = "artifacts")]
+            artifacts,
+            about: About { command: config.command_text.clone(), port: config.subprocess_port },
+            exec: exec.clone(),
             gate: gate(&config),
             max_upload: config.max_upload,
-            about: About { command: config.command_text.clone(), port: config.subprocess_port },
+            root: Arc::clone(&root),
+            supervisor: supervisor.clone(),
+            #[cfg(feature = "workers")]
+            workers: Arc::clone(&workers),
             #[cfg(feature = "runs")]
             runs: runs.api(&config)?,
         },
@@ -130,6 +165,9 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     let running = Running {
         server,
         supervisor,
+        exec,
+        #[cfg(feature = "workers")]
+        workers,
         #[cfg(feature = "runs")]
         runs,
     };
@@ -140,6 +178,9 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
 struct Running {
     server: Server,
     supervisor: Supervisor,
+    exec: Option<Exec>,
+    #[cfg(feature = "workers")]
+    workers: Arc<crate::workers::Runtime>,
     #[cfg(feature = "runs")]
     runs: runs::RunningRuns,
 }
@@ -168,12 +209,21 @@ fn child_user(config: &Config) -> Result<Option<User>, StartError> {
     }
 }
 
-/// As many descriptors as we may have; returns how many connections they carry, `wanted` at most.
-fn raise_descriptor_limit(wanted: usize) -> usize {
+/// Descriptors of what runs beside the wrapped server, at most.
+fn own_descriptors(config: &Config) -> u64 {
+    let own = exec::descriptors(config);
+    #[cfg(feature = "workers")]
+    let own = own.saturating_add(workers::descriptors(config));
+    own
+}
+
+/// As many descriptors as we may have; returns how many connections they carry besides our `own`,
+/// `wanted` at most.
+fn raise_descriptor_limit(wanted: usize, own: u64) -> usize {
     let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return wanted };
     let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(hard, |(soft, _)| soft);
-    let carried = usize::try_from(limit.saturating_sub(OWN_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(8);
+    let carried = usize::try_from(limit.saturating_sub(own) / 2).unwrap_or(usize::MAX).max(8);
     if carried < wanted {
         log::warn!("{limit} descriptors (ulimit -n) carry {carried} connections, not {wanted}");
     }
@@ -236,53 +286,6 @@ fn resume_held_requests(server: &Server, supervisor: &Supervisor) {
     }));
 }
 
-/// What the program's signals do.
-struct Signals {
-    /// Told of the first SIGTERM or SIGINT.
-    terminated: Receiver<()>,
-    /// There was a second one, which ends everything at once.
-    forced: Arc<AtomicBool>,
-    /// Whose server the others are for, once there is one.
-    supervisor: Arc<OnceLock<Supervisor>>,
-}
-
-impl Signals {
-    fn take(processes: Processes) -> Result<Signals, StartError> {
-        let (terminate, terminated) = bounded(1);
-        let signals = Signals { terminated, forced: Arc::default(), supervisor: Arc::default() };
-        let (forced, ended) = (Arc::clone(&signals.forced), Arc::clone(&signals.supervisor));
-        let forwarded = Arc::clone(&signals.supervisor);
-        install_signals(
-            move |count| {
-                if count == 1 {
-                    let _ = terminate.try_send(());
-                    return;
-                }
-                forced.store(true, Ordering::Release);
-                log::warn!("told to end again: killing everything");
-                match ended.get() {
-                    Some(supervisor) => supervisor.kill_now(),
-                    None => processes.kill_everything(),
-                }
-                // The orderly end is under way on other threads and is what is to be cut short.
-                #[allow(clippy::exit)]
-                std::process::exit(1);
-            },
-            move |signal| {
-                if let Some(supervisor) = forwarded.get() {
-                    supervisor.forward_signal(signal);
-                }
-            },
-        )
-        .map_err(tried("taking the signals"))?;
-        Ok(signals)
-    }
-
-    fn now_for(&self, supervisor: &Supervisor) {
-        let _ = self.supervisor.set(supervisor.clone());
-    }
-}
-
 /// What an upload that was killed in the middle left behind is removed, beside the running server.
 fn sweep_in_background(root: Arc<Root>) {
     let swept = thread::spawn("sweep", move || {
@@ -312,7 +315,7 @@ fn announce(config: &Config, addresses: &[(SocketAddr, Role)]) {
 }
 
 fn wait_and_stop(config: &Config, signals: &Signals, running: &Running) -> ExitCode {
-    let Running { server, supervisor, .. } = running;
+    let Running { server, supervisor, exec, .. } = running;
     let finished = if config.exit_on_failure { supervisor.finished() } else { never() };
     let exit: Option<Exit> = select! {
         recv(signals.terminated) -> _ => None,
@@ -322,11 +325,23 @@ fn wait_and_stop(config: &Config, signals: &Signals, running: &Running) -> ExitC
         Some(exit) => log::info!("ending: the server {exit}"),
         None => log::info!("ending: told to"),
     }
+    #[cfg(feature = "workers")]
+    let workers = workers::begin_end(&running.workers);
     #[cfg(feature = "runs")]
     let mut runs = running.runs.begin_end(config.stop_grace.min(config.shutdown_grace / 2));
+    // First of all: who follows a run is to see its end before the connection's.
+    if let Some(exec) = exec {
+        exec.begin_shutdown(exec::shutdown_grace(config));
+    }
     if !server.drain(config.shutdown_grace) {
         log::warn!("the shutdown grace is over: open connections are cut");
     }
+    if exec.as_ref().is_some_and(|exec| !exec.wait_idle(exec::shutdown_grace(config) + RUN_END)) {
+        log::warn!("a run does not end");
+    }
+    // Before the supervisor ends whatever is left.
+    #[cfg(feature = "workers")]
+    workers.wait();
     #[cfg(feature = "runs")]
     runs.wait();
     supervisor.shutdown();

@@ -24,6 +24,8 @@ pub enum Role {
 pub enum Access {
     /// Nothing: `await` and `health`.
     Open,
+    /// A link that is a secret itself instead of the token; else like a writer.
+    Link,
     /// A writer, with the token if one is set.
     Writer,
     /// An admin by a credential: the token, or a trusted claim.
@@ -123,10 +125,12 @@ pub fn authorize(
     }
     let claimed = claims.role(policy.trust_identity_header);
     let has_token = match &policy.token {
-        Some(token) if !policy.open_control => match bearer(&credentials.authorization) {
-            Some(given) if token.matches(given) => true,
-            _ => return Err(Refusal::TokenRequired),
-        },
+        Some(token) if !policy.open_control && access != Access::Link => {
+            match bearer(&credentials.authorization) {
+                Some(given) if token.matches(given) => true,
+                _ => return Err(Refusal::TokenRequired),
+            }
+        }
         _ => false,
     };
     if access == Access::Admin && !(has_token || policy.open_control || claimed == Role::Admin) {
@@ -282,9 +286,16 @@ mod tests {
                 assert_eq!(decide(&closed, &[], authorization, access), wanted, "{authorization:?}");
             }
             assert!(decide(&closed, &[], authorization, Access::Open).is_ok());
+            assert!(decide(&closed, &[], authorization, Access::Link).is_ok());
+        }
+        for access in [Access::Writer, Access::Link] {
+            let required = AuthPolicy { require_user: true, ..policy(true) };
+            assert_eq!(decide(&required, &[], &[], access), Err(Refusal::IdentityRequired));
         }
         let reader = [r#"{"readOnly":true}"#];
-        assert_eq!(decide(&closed, &reader, &["Bearer secret"], Access::Writer), Err(Refusal::ReadOnly));
+        for access in [Access::Writer, Access::Link] {
+            assert_eq!(decide(&closed, &reader, &["Bearer secret"], access), Err(Refusal::ReadOnly));
+        }
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub struct Flags {
     /// how long a restart waits for requests in flight (2s)
     #[argh(option, arg_name = "time")]
     pub drain: Option<String>,
-    /// from SIGTERM to SIGKILL for the wrapped server (5s)
+    /// from SIGTERM to SIGKILL for the wrapped server and what --exec runs (5s)
     #[argh(option, arg_name = "time")]
     pub stop_grace: Option<String>,
     /// how long our own end waits for responses to finish (10s)
@@ -78,7 +78,7 @@ pub struct Flags {
     /// end with the wrapped server's exit code once it is given up
     #[argh(switch)]
     pub exit_on_failure: bool,
-    /// run the wrapped server as this user, when we are root (our own)
+    /// run the wrapped server and what --exec runs as this user, when we are root (our own)
     #[argh(option, arg_name = "uid[:gid]")]
     pub child_user: Option<String>,
     /// lines of the wrapped server's output to keep (1000)
@@ -90,7 +90,7 @@ pub struct Flags {
     /// open connections at most (4096)
     #[argh(option, arg_name = "n")]
     pub max_connections: Option<String>,
-    /// long-lived requests at most (2048)
+    /// long-lived requests at most, half of them slow transfers (2048)
     #[argh(option, arg_name = "n")]
     pub max_streams: Option<String>,
     /// threads kept for requests (4)
@@ -114,6 +114,73 @@ pub struct Flags {
     /// size of an upload (2GiB)
     #[argh(option, arg_name = "size")]
     pub max_upload: Option<String>,
+    /// program that admins may run over HTTP with arguments of their own, or any (off)
+    #[argh(option, arg_name = "program|any")]
+    pub exec: Option<String>,
+    /// longest time of such a run (600s)
+    #[argh(option, arg_name = "time")]
+    pub exec_max_timeout: Option<String>,
+    /// output of such a run (64MiB)
+    #[argh(option, arg_name = "size")]
+    pub exec_max_output: Option<String>,
+    /// such runs at once (16)
+    #[argh(option, arg_name = "n")]
+    pub exec_max_concurrent: Option<String>,
+    /// further variable of ours that such a run inherits; may be repeated
+    #[argh(option, arg_name = "name")]
+    pub exec_env: Vec<String>,
+    /// where artifacts are kept: sqlite:PATH, memory: or redis://HOST (artifacts.db in the state directory, else memory:)
+    #[cfg(feature = "artifacts")]
+    #[argh(option, arg_name = "url")]
+    pub artifacts: Option<String>,
+    /// how long an artifact nobody looks at is kept (24h)
+    #[cfg(feature = "artifacts")]
+    #[argh(option, arg_name = "time")]
+    pub artifact_ttl: Option<String>,
+    /// artifacts at most (100000)
+    #[cfg(feature = "artifacts")]
+    #[argh(option, arg_name = "n")]
+    pub artifact_max_rows: Option<String>,
+    /// size of all artifacts together (1GiB)
+    #[cfg(feature = "artifacts")]
+    #[argh(option, arg_name = "size")]
+    pub artifact_max_bytes: Option<String>,
+    /// directory of a front end that shows artifacts, outside the root (a page of our own)
+    #[cfg(feature = "artifacts")]
+    #[argh(option, arg_name = "dir")]
+    pub viewer_dir: Option<String>,
+    /// origin whose pages may use the artifact API, or * (none)
+    #[cfg(feature = "artifacts")]
+    #[argh(option, arg_name = "origin")]
+    pub artifact_cors: Option<String>,
+    /// command that runs workers of a profile: runtime_default, builtin:x or named:x; may be repeated
+    #[cfg(feature = "workers")]
+    #[argh(option, arg_name = "selector=command")]
+    pub worker: Vec<String>,
+    /// id of the worker runtime (runtime-mem-0000000000000001)
+    #[cfg(feature = "workers")]
+    #[argh(option, arg_name = "id")]
+    pub runtime_id: Option<String>,
+    /// name of the worker runtime, for people (none)
+    #[cfg(feature = "workers")]
+    #[argh(option, arg_name = "name")]
+    pub display_name: Option<String>,
+    /// items in one answer of a worker's transcript (256)
+    #[cfg(feature = "workers")]
+    #[argh(option, arg_name = "n")]
+    pub max_transcript_items: Option<String>,
+    /// events written to a worker's observer at a time (256)
+    #[cfg(feature = "workers")]
+    #[argh(option, arg_name = "n")]
+    pub max_event_batch: Option<String>,
+    /// where workers are recorded: memory or fs:dir (memory; with a state directory fs:DIR/workers)
+    #[cfg(feature = "workers")]
+    #[argh(option, arg_name = "store")]
+    pub workers_store: Option<String>,
+    /// active workers at most (64)
+    #[cfg(feature = "workers")]
+    #[argh(option, arg_name = "n")]
+    pub max_workers: Option<String>,
     /// command of the agent that invoke runs, once for each (off)
     #[cfg(feature = "runs")]
     #[argh(option, arg_name = "command")]

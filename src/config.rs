@@ -1,17 +1,26 @@
 //! What the server was told to do: flags and FRAG_* variables checked and turned into one plain value.
 //! A bad value is an error that names flag and variable, never a silent default.
+#[cfg(feature = "artifacts")]
+mod artifacts;
+mod exec;
 mod places;
 #[cfg(feature = "runs")]
 mod runs;
 mod value;
+#[cfg(feature = "workers")]
+mod workers;
+
+#[cfg(feature = "artifacts")]
+pub use artifacts::{ArtifactConfig, ArtifactPlace};
 
 #[cfg(feature = "runs")]
 pub use runs::RunsConfig;
 
 use crate::cli::Flags;
+use crate::exec::Settings as ExecSettings;
 use crate::http::Limits;
 use nix::sys::signal::Signal;
-use places::{ensure_token, existing_directory, state_directory, token};
+use places::{ensure_token, existing_directory, outside_directory, token};
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,6 +29,8 @@ use std::time::Duration;
 use value::{
     number, parse_port, parse_signal, parse_size, parse_time, parse_user, positive_time, ready_path,
 };
+#[cfg(feature = "workers")]
+pub use workers::WorkersConfig;
 
 const PORT: u16 = 8080;
 const SUBPROCESS_PORT: u16 = 9090;
@@ -87,6 +98,14 @@ pub struct Config {
     pub max_upload: u64,
     /// The front's bounds.
     pub limits: Limits,
+    /// Programs callers may run.
+    pub exec: Option<ExecSettings>,
+    /// The artifact store.
+    #[cfg(feature = "artifacts")]
+    pub artifacts: ArtifactConfig,
+    /// The worker runtime.
+    #[cfg(feature = "workers")]
+    pub workers: WorkersConfig,
     /// The agent, the journal, the streams.
     #[cfg(feature = "runs")]
     pub runs: RunsConfig,
@@ -178,10 +197,15 @@ impl Config {
     /// # Errors
     /// The first [`ConfigError`].
     pub fn resolve(
-        flags: Flags,
+        #[allow(unused_mut, reason = "some features take their flags out")] mut flags: Flags,
         environment: &dyn Fn(&str) -> Option<OsString>,
     ) -> Result<Config, ConfigError> {
         let from = Source { environment };
+        #[cfg(feature = "workers")]
+        let workers = workers::Given::take(&mut flags);
+        let exec = exec::settings(&from, &flags)?;
+        #[cfg(feature = "artifacts")]
+        let artifact_flags = flags.clone();
         #[cfg(feature = "runs")]
         let runs_flags = flags.clone();
         let command_text = from
@@ -212,13 +236,17 @@ impl Config {
             Ok(Some(address))
         })?;
         let root = existing_directory("root", from.text("root", flags.root)?.as_deref().unwrap_or("."))?;
-        let state_dir = from
-            .text("state-dir", flags.state_dir)?
-            .map(|dir| state_directory("state-dir", &dir, &root))
-            .transpose()?;
+        let state_dir = from.text("state-dir", flags.state_dir)?;
+        let state_dir = state_dir.map(|dir| outside_directory("state-dir", &dir, &root)).transpose()?;
         let token = token(&from, flags.token_file, state_dir.as_deref(), &root)?;
+        #[cfg(feature = "artifacts")]
+        let artifacts = ArtifactConfig::resolve(&from, artifact_flags, &root, state_dir.as_deref())?;
+        #[cfg(feature = "workers")]
+        let workers = workers.resolve(&from, state_dir.as_deref(), &root)?;
         // The flag, if any, that lets callers run programs.
-        let runs_programs: Option<&'static str> = None;
+        let runs_programs = exec.as_ref().map(|_| "exec");
+        #[cfg(feature = "workers")]
+        let runs_programs = runs_programs.or((!workers.programs.is_empty()).then_some("worker"));
         #[cfg(feature = "runs")]
         let runs = RunsConfig::resolve(&from, runs_flags, &root, state_dir.as_deref())?;
         #[cfg(feature = "runs")]
@@ -307,6 +335,11 @@ impl Config {
             })?,
             max_upload: from.parsed("max-upload", flags.max_upload, MAX_UPLOAD_BYTES, parse_size)?,
             limits,
+            exec,
+            #[cfg(feature = "artifacts")]
+            artifacts,
+            #[cfg(feature = "workers")]
+            workers,
             #[cfg(feature = "runs")]
             runs,
         })
@@ -368,6 +401,14 @@ mod tests {
             ("FRAG_READY_PATH", "/a b"),
             ("FRAG_OPEN_CONTROL", "1"),
             ("FRAG_COMMAND", "'open"),
+            ("FRAG_EXEC", "a\0b"),
+            ("FRAG_EXEC_MAX_TIMEOUT", "0"),
+            ("FRAG_EXEC_MAX_TIMEOUT", "1.5"),
+            ("FRAG_EXEC_MAX_OUTPUT", "0"),
+            ("FRAG_EXEC_MAX_OUTPUT", "much"),
+            ("FRAG_EXEC_MAX_CONCURRENT", "0"),
+            ("FRAG_EXEC_ENV", "A,B=C"),
+            ("FRAG_EXEC_ENV", "FRAG_TOKEN"),
         ] {
             let flags = if variable == "FRAG_COMMAND" { Flags::default() } else { with_command() };
             let error = resolve(flags, &[(variable, value)]).unwrap_err();

@@ -12,15 +12,20 @@ pub mod logger;
 pub mod process;
 
 // floor 2: what the product is about, each ignorant of HTTP
+#[cfg(feature = "artifacts")]
+pub mod artifacts;
 pub mod auth;
 #[cfg(feature = "runs")]
 pub mod events;
+pub mod exec;
 pub mod files;
 pub mod supervisor;
 
 // floor 3: what uses several of them
 #[cfg(feature = "runs")]
 pub mod runs;
+#[cfg(feature = "workers")]
+pub mod workers;
 
 // floor 4: one file a resource, and the relay
 pub mod api;

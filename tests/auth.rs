@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 
 const TOKEN: &str = "correct-horse";
 
+const EXEC_CHALLENGE: &str = "Bearer resource_metadata=\"/.well-known/oauth-protected-resource\"";
+
 /// What an identity header makes of its sender.
 #[derive(Clone, Copy, PartialEq)]
 enum Identity {
@@ -48,36 +50,103 @@ const TOKENS: &[(&str, bool)] = &[
     ("Authorization: Bearer correct-horse\r\n", true),
 ];
 
-/// Method, path, whether anybody may, and the answer to who may, in an order in which each works.
-const ROUTES: &[(&str, &str, bool, u16, &str)] = &[
-    ("GET", "/status", false, 200, ""),
-    ("HEAD", "/status", false, 200, ""),
-    ("GET", "/await", true, 200, ""),
-    ("HEAD", "/health", true, 200, ""),
-    ("GET", "/health", true, 200, ""),
-    ("POST", "/upload/f", false, 200, ""),
-    ("PUT", "/upload/f", false, 200, ""),
-    ("GET", "/files/f", false, 200, ""),
-    ("HEAD", "/files/f", false, 200, ""),
-    ("GET", "/files", false, 200, ""),
-    ("GET", "/files/", false, 200, ""),
-    ("DELETE", "/files/f", false, 204, ""),
-    ("DELETE", "/files/f", false, 404, "not_found"),
-    ("POST", "/restart", false, 200, ""),
-    ("POST", "/interrupt", false, 200, ""),
-    ("POST", "/stop", false, 200, ""),
-    ("POST", "/interrupt", false, 409, "not_running"),
-    ("POST", "/start", false, 200, ""),
-    ("GET", "/nothing", false, 404, "not_found"),
-    ("POST", "/", false, 404, "not_found"),
-    ("DELETE", "/status", false, 405, "method_not_allowed"),
-    ("POST", "/await", true, 405, "method_not_allowed"),
-    ("PUT", "/health", true, 405, "method_not_allowed"),
-    ("GET", "/restart", false, 405, "method_not_allowed"),
-    ("OPTIONS", "/upload/f", false, 405, "method_not_allowed"),
-    ("PATCH", "/files/f", false, 405, "method_not_allowed"),
+/// What a route asks of its caller, and whose words it refuses with.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Asks {
+    Nothing,
+    Writer,
+    /// An admin; errors are the exec contract's.
+    ExecAdmin,
+    /// An admin; a missing token is told in the workers' contract's words, without a challenge.
+    WorkersAdmin,
+}
+use Asks::{ExecAdmin, Nothing, WorkersAdmin, Writer};
+
+/// Method, path, who may, and the answer to who may, in an order in which each works. The exec routes
+/// are on wherever somebody can be an admin.
+const ROUTES: &[(&str, &str, Asks, u16, &str)] = &[
+    ("GET", "/status", Writer, 200, ""),
+    ("HEAD", "/status", Writer, 200, ""),
+    ("GET", "/await", Nothing, 200, ""),
+    ("HEAD", "/health", Nothing, 200, ""),
+    ("GET", "/health", Nothing, 200, ""),
+    ("POST", "/upload/f", Writer, 200, ""),
+    ("PUT", "/upload/f", Writer, 200, ""),
+    ("GET", "/files/f", Writer, 200, ""),
+    ("HEAD", "/files/f", Writer, 200, ""),
+    ("GET", "/files", Writer, 200, ""),
+    ("GET", "/files/", Writer, 200, ""),
+    ("DELETE", "/files/f", Writer, 204, ""),
+    ("DELETE", "/files/f", Writer, 404, "not_found"),
+    ("POST", "/restart", Writer, 200, ""),
+    ("POST", "/interrupt", Writer, 200, ""),
+    ("POST", "/stop", Writer, 200, ""),
+    ("POST", "/interrupt", Writer, 409, "not_running"),
+    ("POST", "/start", Writer, 200, ""),
+    ("GET", "/nothing", Writer, 404, "not_found"),
+    ("POST", "/", Writer, 404, "not_found"),
+    ("DELETE", "/status", Writer, 405, "method_not_allowed"),
+    ("POST", "/await", Nothing, 405, "method_not_allowed"),
+    ("PUT", "/health", Nothing, 405, "method_not_allowed"),
+    ("GET", "/restart", Writer, 405, "method_not_allowed"),
+    ("OPTIONS", "/upload/f", Writer, 405, "method_not_allowed"),
+    ("PATCH", "/files/f", Writer, 405, "method_not_allowed"),
+    ("GET", "/exec", ExecAdmin, 200, ""),
+    ("HEAD", "/exec", ExecAdmin, 200, ""),
+    ("POST", "/exec", ExecAdmin, 415, "unsupported_media_type"),
+    ("POST", "/api/v1/admin/cli", ExecAdmin, 415, "unsupported_media_type"),
+    ("GET", "/exec/none", ExecAdmin, 404, "not_found"),
+    ("HEAD", "/exec/none", ExecAdmin, 404, ""),
+    ("DELETE", "/exec/none", ExecAdmin, 404, "not_found"),
+    ("POST", "/exec/none/stdin", ExecAdmin, 404, "not_found"),
+    ("GET", "/exec/none/nothing", ExecAdmin, 404, "not_found"),
+    ("PUT", "/exec", ExecAdmin, 405, ""),
+    ("PATCH", "/exec/none", ExecAdmin, 405, ""),
+    ("GET", "/exec/none/stdin", ExecAdmin, 405, ""),
+    ("GET", "/api/v1/admin/cli", ExecAdmin, 405, ""),
 ];
 
+/// Those of the worker runtime.
+#[cfg(feature = "workers")]
+const WORKERS_ROUTES: &[(&str, &str, Asks, u16, &str)] = &[
+    ("GET", "/v1/runtime", WorkersAdmin, 200, ""),
+    ("HEAD", "/v1/runtime", WorkersAdmin, 200, ""),
+    ("GET", "/v1/config-bundles", WorkersAdmin, 200, ""),
+    ("POST", "/v1/config-bundles", WorkersAdmin, 400, "invalid_json"),
+    ("GET", "/v1/config-bundles/b/availability", WorkersAdmin, 400, "invalid_query"),
+    ("GET", "/v1/workers", WorkersAdmin, 200, ""),
+    ("POST", "/v1/workers", WorkersAdmin, 400, "invalid_json"),
+    ("GET", "/v1/workers/w", WorkersAdmin, 404, "worker_not_found"),
+    ("POST", "/v1/workers/w/input", WorkersAdmin, 400, "invalid_json"),
+    ("POST", "/v1/workers/w/stop", WorkersAdmin, 404, "worker_not_found"),
+    ("POST", "/v1/workers/w/cancel", WorkersAdmin, 404, "worker_not_found"),
+    ("GET", "/v1/workers/w/transcript", WorkersAdmin, 404, "worker_not_found"),
+    ("GET", "/v1/workers/w/events/ws", WorkersAdmin, 400, ""),
+    ("GET", "/v1/nothing", WorkersAdmin, 404, ""),
+    ("PUT", "/v1/workers", WorkersAdmin, 405, ""),
+];
+#[cfg(not(feature = "workers"))]
+const WORKERS_ROUTES: &[(&str, &str, Asks, u16, &str)] = &[];
+/// The same for artifacts, whose errors have another shape: whether a link is enough instead of the token.
+#[cfg(feature = "artifacts")]
+const ARTIFACT_ROUTES: &[(&str, &str, bool, u16)] = &[
+    ("POST", "/api/artifacts", false, 400),
+    ("GET", "/api/artifacts", false, 404),
+    ("GET", "/api/artifacts/x", false, 404),
+    ("HEAD", "/api/artifacts/x", false, 404),
+    ("PUT", "/api/artifacts/x", false, 400),
+    ("DELETE", "/api/artifacts/x", false, 404),
+    ("PATCH", "/api/artifacts/x", false, 405),
+    ("OPTIONS", "/api/artifacts/x", false, 204),
+    ("POST", "/api/cleanup", false, 200),
+    ("GET", "/api/nothing", false, 404),
+    ("GET", "/x/../api/./nothing", false, 404),
+    ("GET", "/0b4f2c1e-9c7a-4d6b-8f21-3a5d7e9b1c0f", true, 404),
+    ("HEAD", "/0b4f2c1e-9c7a-4d6b-8f21-3a5d7e9b1c0f", true, 404),
+    ("POST", "/0b4f2c1e-9c7a-4d6b-8f21-3a5d7e9b1c0f", false, 404),
+];
+#[cfg(not(feature = "artifacts"))]
+const ARTIFACT_ROUTES: &[(&str, &str, bool, u16)] = &[];
 /// The same for state, events and runs, whose errors are `{"error":"text"}`: method, path, whether it asks
 /// for an admin, and the answer to who may.
 #[cfg(feature = "runs")]
@@ -118,7 +187,7 @@ fn run_refusal(
     admin: bool,
 ) -> Option<(u16, &'static str)> {
     let opened = setup.open_control && on_control;
-    match refusal(setup, on_control, identity, has_token, false) {
+    match refusal(setup, on_control, identity, has_token, Writer) {
         Some((401, "token_required")) => Some((401, "Unauthorized")),
         Some((401, _)) => Some((401, "a verified identity is required")),
         Some((403, _)) => Some((403, "readers may not do this")),
@@ -141,17 +210,27 @@ fn refusal(
     on_control: bool,
     identity: Identity,
     has_token: bool,
-    open: bool,
+    asks: Asks,
 ) -> Option<(u16, &'static str)> {
-    let asks_token = setup.token && !(setup.open_control && on_control);
-    match identity {
-        Identity::Malformed => Some((400, "identity_malformed")),
-        _ if open => None,
-        Identity::Absent if setup.require_user => Some((401, "identity_required")),
-        Identity::Reader => Some((403, "read_only")),
-        _ if asks_token && !has_token => Some((401, "token_required")),
-        _ => None,
-    }
+    let opened = setup.open_control && on_control;
+    let asks_token = setup.token && !opened;
+    let (status, code) = match identity {
+        Identity::Malformed => (400, "identity_malformed"),
+        _ if asks == Nothing => return None,
+        Identity::Absent if setup.require_user => (401, "identity_required"),
+        Identity::Reader => (403, "read_only"),
+        _ if asks_token && !has_token => (401, "token_required"),
+        _ if asks != Writer && !setup.token && !opened => (403, "admin_required"),
+        _ => return None,
+    };
+    let code = match status {
+        401 if asks == WorkersAdmin && code == "token_required" => "unauthorized",
+        _ if asks != ExecAdmin => code,
+        400 => "bad_request",
+        401 => "unauthorized",
+        _ => "forbidden",
+    };
+    Some((status, code))
 }
 
 fn check_every_cell(setup: Setup) {
@@ -159,6 +238,7 @@ fn check_every_cell(setup: Setup) {
     let mut flags = vec!["--control", "127.0.0.1:0", "--interrupt-signal", "WINCH"];
     flags.extend(setup.require_user.then_some("--require-user"));
     flags.extend(setup.open_control.then_some("--open-control"));
+    flags.extend(setup.token.then_some("--exec=any"));
     let command = format!("{} listen {}", common::fixture(), port.port);
     let server = Server::start_with(&command, port.port, &flags, |binary| {
         if setup.token {
@@ -175,15 +255,29 @@ fn check_every_cell(setup: Setup) {
         for (identity_field, identity) in IDENTITIES {
             for (token_field, has_token) in TOKENS {
                 let fields = format!("{identity_field}{token_field}");
-                for (method, path, open, status, code) in ROUTES {
+                for (method, path, asks, status, code) in ROUTES.iter().chain(WORKERS_ROUTES) {
                     let answer = send(address, method, &format!("{prefix}{path}"), &fields, b"");
                     let cell = format!("{method} {prefix}{path} with {fields:?}, control: {on_control}");
-                    let expected = refusal(setup, on_control, *identity, *has_token, *open);
+                    let expected = refusal(setup, on_control, *identity, *has_token, *asks);
                     let (status, code) = expected.unwrap_or((*status, *code));
                     assert_eq!(answer.status, status, "{cell}");
-                    if *method != "HEAD" && status >= 400 {
+                    if *method != "HEAD" && status >= 400 && !code.is_empty() {
                         assert_eq!(answer.code(), code, "{cell}");
                     }
+                    let challenge = match asks {
+                        _ if status != 401 => None,
+                        WorkersAdmin if code == "unauthorized" => None,
+                        ExecAdmin => Some(EXEC_CHALLENGE.to_owned()),
+                        _ => Some("Bearer".to_owned()),
+                    };
+                    assert_eq!(answer.field("www-authenticate"), challenge, "{cell}");
+                }
+                for (method, path, link, status) in ARTIFACT_ROUTES {
+                    let answer = send(address, method, &format!("{prefix}{path}"), &fields, b"");
+                    let cell = format!("{method} {prefix}{path} with {fields:?}, control: {on_control}");
+                    let expected = refusal(setup, on_control, *identity, *has_token || *link, Writer);
+                    let status = expected.map_or(*status, |(status, _)| status);
+                    assert_eq!(answer.status, status, "{cell}");
                     let challenge = (status == 401).then(|| "Bearer".to_owned());
                     assert_eq!(answer.field("www-authenticate"), challenge, "{cell}");
                 }

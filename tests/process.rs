@@ -142,6 +142,23 @@ fn the_group_dies_with_its_leader() {
 }
 
 #[test]
+fn a_pipe_tells_the_end_of_a_process() {
+    let spawned = processes().spawn(spawn(&["cat"])).unwrap();
+    assert_eq!(spawned.exit.recv_timeout(LONG).unwrap(), Exit::Code(0), "it has no input");
+    let read = |mut pipe: std::io::PipeReader| pipe.read(&mut [0]).unwrap();
+    assert_eq!(read(processes().exit_pipe(spawned.pid).unwrap()), 0, "long ended");
+    let mut command = spawn(&["cat"]);
+    command.stdin = Stdin::Piped;
+    let spawned = processes().spawn(command).unwrap();
+    let pipe = processes().exit_pipe(spawned.pid).unwrap();
+    let reader = std::thread::spawn(move || read(pipe));
+    assert!(!reader.is_finished());
+    drop(spawned.stdin);
+    assert_eq!(reader.join().unwrap(), 0);
+    assert_eq!(spawned.exit.try_recv(), Ok(Exit::Code(0)), "its status is there by then");
+}
+
+#[test]
 fn a_group_may_outlive_its_leader_and_be_signalled() {
     let mut spawn = sh("sleep 600 & echo $!");
     spawn.kill_group_on_exit = false;

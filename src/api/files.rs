@@ -3,7 +3,7 @@ use super::query::Query;
 use super::{Api, control};
 use crate::base::time::http_date;
 use crate::files::{
-    Entry, Etag, FileError, IfMatch, Kind, RangeResult, RelativePath, UploadOptions, parse_range,
+    Entry, Etag, FileError, IfMatch, Kind, OpenFile, RangeResult, RelativePath, UploadOptions, parse_range,
 };
 use crate::http::{Body, BodyError, Exchange, Framing, Head, HttpError, Method, Response, list_elements};
 use serde::Serialize;
@@ -119,19 +119,25 @@ pub(super) fn get(api: &Api, exchange: &Exchange<'_>, path: &[u8]) -> Result<Res
         return list(api, &RelativePath::parse_directory(path)?);
     }
     let path = RelativePath::parse_file(path)?;
-    let mut open = match api.root.open_file(&path) {
-        Err(FileError::IsDirectory(_)) => return list(api, &path),
-        opened => opened?,
-    };
-    let head = exchange.head();
+    match api.root.open_file(&path) {
+        Err(FileError::IsDirectory(_)) => list(api, &path),
+        opened => {
+            let response = whole_or_part(exchange.head(), opened?, "application/octet-stream")?;
+            Ok(response.with("x-content-type-options", "nosniff"))
+        }
+    }
+}
+
+/// An open file as the request's conditions and range ask for it.
+pub(in crate::api) fn whole_or_part(
+    head: &Head,
+    mut open: OpenFile,
+    content_type: &str,
+) -> Result<Response, HttpError> {
     let etag = open.etag.to_string();
     let modified = http_date(open.modified);
     let describe = |response: Response| {
-        response
-            .with("etag", &etag)
-            .with("last-modified", &modified)
-            .with("accept-ranges", "bytes")
-            .with("x-content-type-options", "nosniff")
+        response.with("etag", &etag).with("last-modified", &modified).with("accept-ranges", "bytes")
     };
     if is_not_modified(head, &open.etag) {
         return Ok(describe(Response::empty(304)));
@@ -150,12 +156,12 @@ pub(super) fn get(api: &Api, exchange: &Exchange<'_>, path: &[u8]) -> Result<Res
             return Err(error.with("content-range", format!("bytes */{}", open.bytes)));
         }
     };
-    let mut response = describe(Response::empty(status).with("content-type", "application/octet-stream"));
+    let mut response = describe(Response::empty(status).with("content-type", content_type));
     if status == 206 {
         let end = start + length - 1;
         response = response.with("content-range", format!("bytes {start}-{end}/{}", open.bytes));
         open.file.seek(SeekFrom::Start(start)).map_err(|error| {
-            log::warn!("seek in {}: {error}", path.display());
+            log::warn!("seeking in a file: {error}");
             HttpError::internal()
         })?;
     }

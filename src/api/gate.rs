@@ -78,19 +78,24 @@ impl Gate {
 
     /// Checks the caller against what the route asks, and where the call comes from.
     pub(super) fn check(&self, exchange: &Exchange<'_>, access: Access) -> Result<(), Denied> {
+        self.check_caller(exchange, access)?;
+        self.check_origin(exchange.head())
+    }
+
+    /// Checks the caller alone.
+    pub(super) fn check_caller(&self, exchange: &Exchange<'_>, access: Access) -> Result<(), Denied> {
         let head = exchange.head();
         let credentials = Credentials {
             identity: head.get_all(IDENTITY).collect(),
             authorization: head.get_all("authorization").collect(),
         };
         let policy = if exchange.role() == Role::Control { &self.control } else { &self.public };
-        authorize(policy, &credentials, access).map_err(Denied::Caller)?;
-        self.check_origin(head)
+        authorize(policy, &credentials, access).map_err(Denied::Caller).map(drop)
     }
 
     /// A page of another site may make a browser send requests here, but not hide where they come
     /// from: what changes things is refused from elsewhere.
-    fn check_origin(&self, head: &Head) -> Result<(), Denied> {
+    pub(super) fn check_origin(&self, head: &Head) -> Result<(), Denied> {
         if matches!(head.method(), Method::Get | Method::Head) && !head.is_upgrade() {
             return Ok(());
         }
@@ -105,7 +110,7 @@ impl Gate {
 }
 
 /// Whether an `Origin` names the host the request was sent to, as the client or its edge knows it.
-fn is_same_site(origin: &[u8], head: &Head) -> bool {
+pub(super) fn is_same_site(origin: &[u8], head: &Head) -> bool {
     let host = [&b"https://"[..], b"http://"].into_iter().find_map(|scheme| origin.strip_prefix(scheme));
     let Some(host) = host else { return false };
     let named = head.host().into_iter().chain(head.get_all("x-forwarded-host"));

@@ -1,5 +1,8 @@
 //! Floor 4: everything below `/_frag`. One file a resource; `route` says which, `gate` says who.
+#[cfg(feature = "artifacts")]
+mod artifacts;
 mod control;
+mod exec;
 mod files;
 mod gate;
 mod logs;
@@ -8,12 +11,17 @@ mod route;
 #[cfg(feature = "runs")]
 mod runs;
 mod status;
+#[cfg(feature = "workers")]
+mod workers;
 
+#[cfg(feature = "artifacts")]
+pub use artifacts::{ArtifactApi, Sharing};
 pub use gate::{Gate, GatePolicy};
 pub use route::{Route, RouteError, route};
 #[cfg(feature = "runs")]
 pub use runs::{Identity, RunsApi, encode};
 
+use crate::exec::Exec;
 use crate::files::Root;
 use crate::http::{Exchange, HttpError, Method, Response, Served};
 use crate::supervisor::Supervisor;
@@ -35,6 +43,14 @@ pub struct Api {
     pub max_upload: u64,
     /// Settings that `status` shows.
     pub about: About,
+    /// Programs callers may run, if they may.
+    pub exec: Option<Exec>,
+    /// The artifacts.
+    #[cfg(feature = "artifacts")]
+    pub artifacts: ArtifactApi,
+    /// The worker runtime.
+    #[cfg(feature = "workers")]
+    pub workers: Arc<crate::workers::Runtime>,
     /// State, events, runs and approvals.
     #[cfg(feature = "runs")]
     pub runs: RunsApi,
@@ -65,15 +81,10 @@ impl Api {
     pub fn serve(&self, exchange: &mut Exchange<'_>, path: &[u8]) -> Result<Served, HttpError> {
         match self.answer(exchange, path) {
             Ok(Answer::Served(served)) => Ok(served),
-            Ok(Answer::Response(response)) => {
-                // A few say themselves how long they are true.
-                let says = response.headers.iter().any(|(name, _)| name == "cache-control");
-                let response = if says { response } else { response.with("cache-control", NOT_STORED) };
-                match exchange.respond(response) {
-                    Ok(()) => Ok(Served::Done),
-                    Err(_) => Ok(Served::Gone),
-                }
-            }
+            Ok(Answer::Response(response)) => match exchange.respond(not_stored(response)) {
+                Ok(()) => Ok(Served::Done),
+                Err(_) => Ok(Served::Gone),
+            },
             Err(error) => Err(error.with("cache-control", NOT_STORED)),
         }
     }
@@ -81,11 +92,24 @@ impl Api {
     fn answer(&self, exchange: &mut Exchange<'_>, path: &[u8]) -> Result<Answer, HttpError> {
         let method = exchange.head().method();
         self.gate.check_listener(exchange)?;
+        if let Some(answer) = exec::serve(self, exchange, path) {
+            return Ok(answer);
+        }
+        #[cfg(feature = "workers")]
+        if workers::is_ours(path) {
+            return workers::serve(self, exchange, path);
+        }
         #[cfg(feature = "runs")]
         if let Some(answer) = runs::serve(self, exchange, path) {
             return Ok(answer);
         }
         let route = route(method, path);
+        #[cfg(feature = "artifacts")]
+        if route == Err(RouteError::NotFound)
+            && let Some(response) = self.artifacts.serve(&self.gate, exchange, path)
+        {
+            return Ok(Answer::Response(response));
+        }
         self.gate.check(exchange, route.as_ref().map_or_else(RouteError::access, Route::access))?;
         Ok(Answer::Response(match route? {
             Route::Status => status::status(self, exchange)?,
@@ -102,5 +126,24 @@ impl Api {
             Route::File(path) if method == Method::Delete => files::delete(self, path)?,
             Route::File(path) => files::get(self, exchange, path)?,
         }))
+    }
+}
+
+/// Whether a request for what follows `/_frag` is for the threads that are kept for control. Artifacts
+/// are not: they may be many.
+pub fn is_control(below: &[u8]) -> bool {
+    #[cfg(feature = "artifacts")]
+    if artifacts::is_many(below) {
+        return false;
+    }
+    let _ = below;
+    true
+}
+
+/// Says so, unless the resource decided otherwise.
+fn not_stored(response: Response) -> Response {
+    match response.headers.iter().any(|(name, _)| name == "cache-control") {
+        true => response,
+        false => response.with("cache-control", NOT_STORED),
     }
 }

@@ -128,13 +128,31 @@ struct HealthJson {
     timestamp: u64,
 }
 
-/// `GET health`: we are here, and can write what must last; the wrapped server is `status`'s business.
-#[cfg_attr(not(feature = "runs"), allow(unused_variables, reason = "nothing here lasts"))]
+/// `GET health`: we are here, what we keep can be read and what must last written; the wrapped server is
+/// `status`'s business.
 pub(super) fn health(api: &Api) -> Response {
-    let timestamp = unix_ms(SystemTime::now());
-    #[cfg(feature = "runs")]
-    if !api.runs.runs.is_well() {
-        return Response::json(503, &HealthJson { status: "failing", timestamp });
-    }
-    Response::json(200, &HealthJson { status: "ok", timestamp })
+    let (code, status) =
+        if stores_answer(api) && journal_is_well(api) { (200, "ok") } else { (503, "error") };
+    Response::json(code, &HealthJson { status, timestamp: unix_ms(SystemTime::now()) })
+}
+
+#[cfg(feature = "artifacts")]
+fn stores_answer(api: &Api) -> bool {
+    let checked = api.artifacts.artifacts().check();
+    checked.inspect_err(|error| log::warn!("{error}")).is_ok()
+}
+
+#[cfg(not(feature = "artifacts"))]
+fn stores_answer(_: &Api) -> bool {
+    true
+}
+
+#[cfg(feature = "runs")]
+fn journal_is_well(api: &Api) -> bool {
+    api.runs.runs.is_well()
+}
+
+#[cfg(not(feature = "runs"))]
+fn journal_is_well(_: &Api) -> bool {
+    true
 }

@@ -74,6 +74,11 @@ impl RunningRuns {
         })
     }
 
+    /// The runs, for who tells of others.
+    pub(super) fn handle(&self) -> Runs {
+        self.runs.clone()
+    }
+
     /// What the supervisor tells of the wrapped server.
     pub(super) fn of_server(&self) -> OnChange {
         let (runs, life) = (self.runs.clone(), Mutex::new(Life::default()));

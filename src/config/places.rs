@@ -34,7 +34,7 @@ pub(super) fn outside_root(setting: &'static str, path: &Path, root: &Path) -> R
 }
 
 /// Makes the directory if need be, but nothing inside the root: where it would be is known before.
-pub(super) fn state_directory(
+pub(super) fn outside_directory(
     setting: &'static str,
     text: &str,
     root: &Path,
@@ -50,7 +50,7 @@ pub(super) fn state_directory(
 }
 
 /// Where a path leads whose last directories may not exist yet.
-fn destination(text: &str) -> std::io::Result<PathBuf> {
+pub(super) fn destination(text: &str) -> std::io::Result<PathBuf> {
     let path = std::path::absolute(text)?;
     for above in path.ancestors() {
         let real = match above.canonicalize() {

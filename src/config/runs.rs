@@ -1,5 +1,5 @@
 //! Settings of runs: the agent, approvals, the journal, the streams, the manifest.
-use super::places::{outside_root, state_directory};
+use super::places::{outside_directory, outside_root};
 use super::value::{number, parse_time, positive_time};
 use super::{ConfigError, Source};
 use crate::cli::Flags;
@@ -62,7 +62,7 @@ impl RunsConfig {
         let agent = from.parsed("agent", flags.agent, None, |text| command(text).map(Some))?;
         let rule = rule(from, flags.require_approval)?;
         let journal = match from.text("journal", flags.journal)? {
-            Some(dir) => Some(state_directory("journal", &dir, root)?),
+            Some(dir) => Some(outside_directory("journal", &dir, root)?),
             None => state_dir.map(|dir| dir.join("journal")),
         };
         let wait = from.parsed("approval-timeout", flags.approval_timeout, APPROVAL_TIMEOUT, parse_time)?;

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::OFlag;
 
+use super::etag::State;
 use super::{Etag, FileError, RelativePath, Root};
 
 /// A regular file, open at its start. It stays what it is when the name is replaced.
@@ -22,7 +23,28 @@ pub struct OpenFile {
     pub etag: Etag,
 }
 
+/// Which state of which file stands under a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version(State);
+
+impl Version {
+    /// Whether the same version later means the same content: not while a second change could fall into
+    /// one tick of the kernel's clock.
+    pub fn is_settled(&self) -> bool {
+        self.0.is_settled()
+    }
+}
+
 impl Root {
+    /// What stands under a name now, without opening it: cheaper than [`open_file`](Self::open_file).
+    ///
+    /// # Errors
+    /// As for `open_file`.
+    pub fn version(&self, path: &RelativePath) -> Result<Version, FileError> {
+        let (_, metadata) = self.open_checked(path, OFlag::O_PATH)?;
+        Ok(Version(State::of(&metadata)))
+    }
+
     /// Opens a regular file. Never blocks on a FIFO, and never wakes the one who writes to it.
     ///
     /// # Errors

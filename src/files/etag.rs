@@ -88,7 +88,7 @@ impl State {
         State { changed_ns: 0, ..*self } == State { changed_ns: 0, ..*other }
     }
 
-    fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         let changed = UNIX_EPOCH + Duration::from_nanos(self.changed_ns);
         SystemTime::now().duration_since(changed).is_ok_and(|age| age >= SETTLED_AFTER)
     }

@@ -4,6 +4,7 @@
 //! operation leaves the root, whatever links the workload plants or swaps. Knows nothing of HTTP.
 mod directory;
 mod download;
+mod entered;
 mod error;
 mod etag;
 mod path;
@@ -18,7 +19,8 @@ mod upload;
 mod tests;
 
 pub use directory::{Entry, Kind, Listing};
-pub use download::OpenFile;
+pub use download::{OpenFile, Version};
+pub use entered::Entered;
 pub use error::FileError;
 pub use etag::{Etag, HASHED_UP_TO_BYTES};
 pub use path::{MAX_DEPTH, MAX_NAME_BYTES, MAX_PATH_BYTES, RelativePath};

@@ -56,6 +56,29 @@ impl RelativePath {
         }
     }
 
+    /// The path of a directory in plain text, where nothing is encoded; a name `.` and repeated slashes
+    /// lead nowhere further.
+    ///
+    /// # Errors
+    /// [`FileError::PathInvalid`] with the rule it breaks.
+    pub fn of_text(text: &str) -> Result<Self, FileError> {
+        if text.starts_with('/') {
+            return Err(FileError::PathInvalid("the path is absolute"));
+        }
+        let mut path = Self::root();
+        for (depth, name) in text.split('/').filter(|name| !matches!(*name, "" | ".")).enumerate() {
+            if depth == MAX_DEPTH {
+                return Err(FileError::PathInvalid("the path is too deep"));
+            }
+            check(name.as_bytes())?;
+            path.push(OsStr::new(name));
+        }
+        if path.joined.len() > MAX_PATH_BYTES {
+            return Err(FileError::PathInvalid("the path is too long"));
+        }
+        Ok(path)
+    }
+
     fn parse(raw: &[u8]) -> Result<Self, FileError> {
         if raw.first() == Some(&b'/') {
             return Err(FileError::PathInvalid("the path is absolute"));

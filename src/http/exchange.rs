@@ -34,8 +34,8 @@ pub trait Service: Send + Sync + 'static {
     /// An error becomes a response if none was begun, else it ends the connection.
     fn serve(&self, exchange: &mut Exchange<'_>) -> Result<Served, HttpError>;
 
-    /// Whether a request for this target on the open port goes to the threads kept for control.
-    fn is_control(&self, target: &[u8]) -> bool;
+    /// Whether a request for this target goes to the few threads kept for control.
+    fn is_control(&self, role: Role, target: &[u8]) -> bool;
 
     /// Whether held requests may be tried again.
     fn can_resume(&self) -> bool;

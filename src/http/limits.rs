@@ -50,7 +50,8 @@ pub const RETRY_AFTER_SECONDS: u32 = 1;
 pub struct Limits {
     /// Open client connections; above: the longest waiting one closes, or the new one gets 503.
     pub max_connections: usize,
-    /// Long-lived requests (streams, slow transfers, waits for the wrapped server).
+    /// Long-lived requests (streams, slow transfers, waits for the wrapped server); slow transfers have half
+    /// of them.
     pub max_streams: usize,
     /// Pool threads kept when idle.
     pub threads_min: usize,

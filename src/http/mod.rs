@@ -7,6 +7,8 @@
 //!                  └──── idle, parked, closing ─────────┘
 //! ```
 mod accept;
+#[cfg(feature = "workers")]
+mod bell;
 mod body;
 mod buffer;
 mod chunked;
@@ -15,6 +17,8 @@ mod door;
 mod doorman;
 mod error;
 mod exchange;
+#[cfg(feature = "workers")]
+mod handshake;
 mod head;
 mod head_rules;
 pub mod limits;
@@ -34,13 +38,19 @@ mod surplus;
 #[cfg(test)]
 mod tests;
 mod waiting;
+#[cfg(feature = "workers")]
+mod websocket;
 
+#[cfg(feature = "workers")]
+pub use bell::Bell;
 pub use body::{BodyError, BodyReader};
 pub use buffer::{Buffer, FIRST_BYTES};
 pub use chunked::{ChunkError, Decoder};
 pub use conn::{Attempts, Role};
 pub use error::HttpError;
 pub use exchange::{Exchange, Served, Service};
+#[cfg(feature = "workers")]
+pub use handshake::{NoHandshake, handshake_key};
 pub use head::{Framing, Head, HeadError, Method, Version, list_elements};
 pub use head_rules::parse_length;
 pub use limits::Limits;
@@ -53,3 +63,5 @@ pub use server::{Resume, Server};
 #[cfg(feature = "runs")]
 pub use socket::bound_send_buffer;
 pub use socket::{IO_TICK, Peek, Readiness, close_with_reset, peek, peer_gone, set_read_tick, wait};
+#[cfg(feature = "workers")]
+pub use websocket::{CloseReason, Received, WebSocket};

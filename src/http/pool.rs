@@ -340,11 +340,8 @@ pub(super) const CONTROL: &str = "control";
 impl Shared {
     /// Which pool the complete request at the front of a connection's buffer goes to.
     pub(super) fn is_control(&self, conn: &Conn) -> bool {
-        if conn.role == super::conn::Role::Control {
-            return true;
-        }
         let mut words = conn.buffer.split(|&b| b == b' ' || b == b'\r');
-        words.nth(1).is_some_and(|target| self.service.is_control(target))
+        words.nth(1).is_some_and(|target| self.service.is_control(conn.role, target))
     }
 }
 

@@ -52,13 +52,20 @@ impl Stream {
     }
 }
 
+#[derive(Debug, Default)]
+struct Slow {
+    streams: HashMap<u64, Stream>,
+    /// Those of them that may be cut.
+    uncut: usize,
+}
+
 /// All streams of the front, both kinds: slow requests, which the slowest of make room for others,
 /// and long-lived ones by design, which do not.
 #[derive(Debug)]
 pub(super) struct Streams {
     max: usize,
     next: AtomicU64,
-    slow: Mutex<HashMap<u64, Stream>>,
+    slow: Mutex<Slow>,
     tunnels: Mutex<HashMap<u64, Weak<TcpStream>>>,
     stats: Arc<Stats>,
 }
@@ -68,19 +75,24 @@ impl Streams {
         Streams { max, next: AtomicU64::new(1), slow: Mutex::default(), tunnels: Mutex::default(), stats }
     }
 
-    /// Counts a slow request; over the bound the slowest of them is cut to make room.
+    /// Counts a slow request; over the bound, or over the half of it that is theirs, the slowest of them is
+    /// cut to make room. They take twice the memory of a tunnel, and nobody means to have so many.
     fn admit_slow(&self, stream: Stream) -> u64 {
         let key = self.next.fetch_add(1, Ordering::Relaxed);
         let victim = {
             let mut slow = lock(&self.slow);
-            slow.insert(key, stream);
-            if self.stats.streams.fetch_add(1, Ordering::Relaxed) >= self.max {
-                let candidates = slow.values_mut().filter(|s| !s.spared);
+            slow.uncut += usize::from(!stream.spared);
+            slow.streams.insert(key, stream);
+            let all = self.stats.streams.fetch_add(1, Ordering::Relaxed);
+            if all >= self.max || slow.uncut > self.max.div_ceil(2) {
+                let candidates = slow.streams.values_mut().filter(|s| !s.spared);
                 let slowest = candidates.min_by_key(|s| (s.rate(), s.since));
-                slowest.and_then(|s| {
+                let socket = slowest.and_then(|s| {
                     s.spared = true;
                     s.socket.upgrade()
-                })
+                });
+                slow.uncut -= usize::from(slow.uncut > 0);
+                socket
             } else {
                 None
             }
@@ -111,8 +123,13 @@ impl Streams {
     }
 
     fn release(&self, key: u64) {
-        if lock(&self.slow).remove(&key).is_none() {
-            lock(&self.tunnels).remove(&key);
+        let mut slow = lock(&self.slow);
+        match slow.streams.remove(&key) {
+            Some(stream) => slow.uncut -= usize::from(!stream.spared),
+            None => {
+                drop(slow);
+                lock(&self.tunnels).remove(&key);
+            }
         }
         self.stats.streams.fetch_sub(1, Ordering::Relaxed);
     }
@@ -279,7 +296,7 @@ mod tests {
     fn every_newcomer_above_the_bound_cuts_one_and_never_one_twice() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stats = Arc::new(Stats::default());
-        let streams = Streams::new(2, Arc::clone(&stats));
+        let streams = Streams::new(4, Arc::clone(&stats));
         let begin = Instant::now();
         let mut pairs = Vec::new();
         for n in 0..5 {

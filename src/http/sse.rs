@@ -1,7 +1,8 @@
 //! The text of server-sent events (WHATWG HTML, section 9.2). Pure.
+use std::fmt::Display;
 
 /// Appends one event. `data` is one line: JSON escapes its line ends.
-pub fn write_event(out: &mut Vec<u8>, id: u64, name: Option<&str>, data: &[u8]) {
+pub fn write_event(out: &mut Vec<u8>, id: impl Display, name: Option<&str>, data: &[u8]) {
     out.extend_from_slice(format!("id: {id}\n").as_bytes());
     if let Some(name) = name {
         out.extend_from_slice(format!("event: {name}\n").as_bytes());

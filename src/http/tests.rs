@@ -68,7 +68,7 @@ impl Service for Scripted {
         Ok(Served::Done)
     }
 
-    fn is_control(&self, target: &[u8]) -> bool {
+    fn is_control(&self, _: Role, target: &[u8]) -> bool {
         target.starts_with(b"/control")
     }
 

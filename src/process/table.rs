@@ -5,7 +5,7 @@
 //! `kill(2)` and reading `/proc` do happen under it; that is what it is for.
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::io;
+use std::io::{self, PipeReader, PipeWriter};
 use std::sync::{Arc, Condvar, Mutex};
 
 use crossbeam_channel::Sender;
@@ -73,6 +73,8 @@ pub(super) struct Entry {
     pub(super) serial: u64,
     pub(super) kill_group_on_exit: bool,
     pub(super) exit: Sender<Exit>,
+    /// Closed when the process is collected, after its status was sent.
+    pub(super) exit_pipe: Option<PipeWriter>,
 }
 
 #[derive(Default)]
@@ -95,7 +97,7 @@ impl Table {
         let serial = self.last_serial;
         // The kernel gave the number away again, so the old group is gone.
         self.leaderless.remove(&number);
-        self.entries.insert(number, Entry { serial, kill_group_on_exit, exit });
+        self.entries.insert(number, Entry { serial, kill_group_on_exit, exit, exit_pipe: None });
         Pid { number, serial }
     }
 
@@ -230,6 +232,22 @@ impl Processes {
             table.leaderless.remove(&pid.number);
         }
         alive
+    }
+
+    /// A pipe that ends when the process has: for who waits for it and for other descriptors with one
+    /// `poll(2)`. Its status can be taken from [`Spawned::exit`] then. One a process: a further call
+    /// ends the pipe of the one before.
+    ///
+    /// # Errors
+    /// When a pipe cannot be had.
+    pub fn exit_pipe(&self, pid: Pid) -> io::Result<PipeReader> {
+        let (reader, writer) = io::pipe()?;
+        if let Some(entry) = lock(&self.shared.table).entries.get_mut(&pid.number)
+            && entry.serial == pid.serial
+        {
+            entry.exit_pipe = Some(writer);
+        }
+        Ok(reader)
     }
 
     /// Changes whether the rest of the group dies with its leader. Off, members outlive it until

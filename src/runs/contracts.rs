@@ -206,6 +206,19 @@ const OURS: &[Row] = &[
         ],
     ),
     ("exec", "", &[], &[("EXEC_STARTED", "a session began"), ("EXEC_EXITED", "its process ended")]),
+    (
+        "workers",
+        "workers",
+        &[],
+        &[
+            ("WORKER_CREATED", "there is a new worker"),
+            ("WORKER_INPUT_ACCEPTED", "it was told something"),
+            ("WORKER_STATE_CHANGED", "it began or ended to work, or cannot"),
+            ("WORKER_STOPPED", "it has ended"),
+            ("WORKER_CANCELLED", "it was cancelled"),
+        ],
+    ),
+    ("artifacts", "artifacts", &[], &[("ARTIFACT_COUNTED", "artifacts came or went")]),
 ];
 
 fn ours() -> Vec<Contract> {

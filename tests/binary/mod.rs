@@ -14,8 +14,11 @@ use std::time::{Duration, Instant};
 #[cfg(feature = "runs")]
 pub mod agent;
 pub mod client;
+pub mod exec;
 pub mod sse;
 pub mod tunnel;
+pub mod websocket;
+pub mod workers;
 
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, getsockname, listen, setsockopt, socket,
@@ -314,9 +317,10 @@ impl Response {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body_text()))
     }
 
-    /// `error.code` of the body.
+    /// `error.code` of the body, or `code` in the shape of the contracts that have it there.
     pub fn code(&self) -> String {
-        self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
+        let json = self.json();
+        json["error"]["code"].as_str().or(json["code"].as_str()).unwrap_or_default().to_owned()
     }
 }
 

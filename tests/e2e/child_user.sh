@@ -86,7 +86,7 @@ APP
 
 FRAG_TOKEN_FILE="$folder/token" FRAG_COMMAND="sh $folder/app.sh $folder" "$FRAG_BIN" --root "$folder/root" \
     --host 127.0.0.1 --port "$port" --subprocess-port "$app_port" --state-dir "$folder/state" \
-    --child-user "$USER_ID:$GROUP_ID" >"$folder/log" 2>&1 &
+    --child-user "$USER_ID:$GROUP_ID" --exec any >"$folder/log" 2>&1 &
 server=$!
 own=$folder/root/own
 wait_for "$own/done"
@@ -109,6 +109,24 @@ same "we live, and it was started again" 1 \
     "$(fetch "$base/_frag/status" | python3 -c 'import json, sys; print(json.load(sys.stdin)["restarts"])')"
 same "without the token nobody controls us" 401 \
     "$(curl --silent --output /dev/null --write-out '%{http_code}' "$base/_frag/status")"
+
+# What admins run over HTTP is as little of ours as the app.
+exec_body() { python3 -c 'import json, sys; print(json.dumps({"stream": False, "args": sys.argv[1:]}))' "$@"; }
+run() { fetch --header 'Content-Type: application/json' --data "$(exec_body "$@")" "$base/_frag/exec"; }
+stdout() { python3 -c 'import json, sys; print(json.load(sys.stdin)["stdout"], end="")'; }
+same "user and groups of a run" "$USER_ID $GROUP_ID $GROUP_ID" \
+    "$(run sh -c '{ id -u; id -g; id -G; } | xargs' | stdout)"
+same "what a run could do" "yes list" "$(run sh -c '
+    tried() { what=$1; shift; if "$@" >/dev/null 2>&1; then echo "yes $what"; fi; }
+    tried "end us" kill -TERM "$PPID"
+    tried "read our environment" head -c 1 "/proc/$PPID/environ"
+    tried "read the token" cat "$0/token"
+    tried "write the state" touch "$0/state/x"
+    tried "become root" setpriv --reuid=0 true
+    tried list ls own' "$folder" | stdout)"
+same "capabilities of a run" "0000000000000000" \
+    "$(run sh -c 'grep -E "^Cap(Eff|Prm|Inh|Amb)" /proc/self/status | cut -f 2 | sort -u | xargs' | stdout)"
+same "descriptors a run inherited" "0 1 2 3" "$(run sh -c 'ls /proc/self/fd | xargs' | stdout)"
 
 # Uploads become the app's, also what was root's.
 owner() { stat -c %u:%g "$1"; }

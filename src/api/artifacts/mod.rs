@@ -1,0 +1,146 @@
+//! The artifact store's routes: links by UUID with a viewer behind them, and the API that makes them.
+//! `route` says which, `fault` words every refusal; the wire is that of a public system, so its texts,
+//! key order and statuses are not ours to choose.
+mod fault;
+mod folder;
+mod page;
+mod route;
+mod wire;
+
+use super::gate::{Gate, is_same_site};
+use crate::artifacts::{Artifacts, Row};
+use crate::auth::Access;
+use crate::files::Root;
+use crate::http::{Exchange, Method, Response};
+use fault::{Face, Fault};
+use page::Viewer;
+use route::Route;
+use std::sync::Arc;
+
+/// What the artifact routes work on.
+#[derive(Debug)]
+pub struct ArtifactApi {
+    artifacts: Arc<Artifacts>,
+    viewer: Viewer,
+    sharing: Option<Sharing>,
+}
+
+/// Who else's pages may use the API (`--artifact-cors`).
+#[derive(Clone, Debug)]
+pub struct Sharing {
+    /// An origin, or `*` for all.
+    pub origin: String,
+    /// They have to send a token.
+    pub with_token: bool,
+}
+
+impl ArtifactApi {
+    /// Routes to these artifacts, shown by the page in `viewer_dir` or, without one, by our own.
+    pub fn new(artifacts: Arc<Artifacts>, viewer_dir: Option<Root>, sharing: Option<Sharing>) -> ArtifactApi {
+        let viewer = match viewer_dir {
+            Some(root) => Viewer::Folder(folder::Folder::new(root)),
+            None => Viewer::built_in(),
+        };
+        ArtifactApi { artifacts, viewer, sharing }
+    }
+
+    /// The artifacts themselves.
+    pub fn artifacts(&self) -> &Artifacts {
+        &self.artifacts
+    }
+
+    /// Answers what is ours; none if the path is not.
+    pub(super) fn serve(&self, gate: &Gate, exchange: &mut Exchange<'_>, path: &[u8]) -> Option<Response> {
+        let path = route::resolve(path);
+        let route = route::route(exchange.head().method(), &path);
+        if route == Route::Other && !matches!(self.viewer, Viewer::Folder(_)) {
+            return None;
+        }
+        let is_api = route::is_api(&path);
+        let face = if matches!(route, Route::View(_)) { Face::Page } else { Face::Data };
+        let answer = self.check(gate, exchange, route.access(self.sharing.is_some()), is_api);
+        let answer = answer.and_then(|()| self.answer(exchange, route, &path));
+        Some(self.dress(answer.unwrap_or_else(|fault| fault.response(face)), is_api))
+    }
+
+    /// The gate, with its rule on origins widened for the API by `--artifact-cors`.
+    fn check(&self, gate: &Gate, exchange: &Exchange<'_>, access: Access, is_api: bool) -> Result<(), Fault> {
+        let head = exchange.head();
+        let shared = self.sharing.as_ref().filter(|_| is_api);
+        let Some(sharing) = shared else { return Ok(gate.check(exchange, access)?) };
+        gate.check_caller(exchange, access)?;
+        let may = |origin: &[u8]| {
+            sharing.origin == "*" || origin == sharing.origin.as_bytes() || is_same_site(origin, head)
+        };
+        if head.get_all("origin").all(may) { Ok(()) } else { Ok(gate.check_origin(head)?) }
+    }
+
+    fn answer(&self, exchange: &mut Exchange<'_>, route: Route<'_>, path: &str) -> Result<Response, Fault> {
+        let artifacts = &self.artifacts;
+        Ok(match route {
+            Route::Preflight => Response::empty(204),
+            Route::Create => {
+                let payload = wire::read_payload(exchange)?;
+                wire::created(&artifacts.create(payload, &|| waits(exchange)).map_err(Fault::NotStored)?)
+            }
+            Route::Read(id) => wire::row(&self.look(exchange, id)?),
+            Route::Replace(id) => {
+                let payload = wire::read_payload(exchange)?;
+                let row = artifacts.replace(id, payload, &|| waits(exchange)).map_err(Fault::NotStored)?;
+                wire::row(&row.ok_or(Fault::Gone)?)
+            }
+            Route::Delete(id) => {
+                if !artifacts.delete(id, &|| waits(exchange)).map_err(Fault::Store)? {
+                    return Err(Fault::Missing);
+                }
+                wire::deleted(true)
+            }
+            Route::Cleanup => wire::deleted(artifacts.sweep(&|| waits(exchange)).map_err(Fault::Store)?),
+            Route::View(id) => self.viewer.show(&self.look(exchange, id)?.payload)?,
+            Route::ItemMethod => return Err(Fault::ItemMethod),
+            Route::Nothing | Route::Other => match &self.viewer {
+                Viewer::Folder(folder) => folder.serve(exchange.head(), path)?,
+                Viewer::BuiltIn { .. } => return Err(Fault::NotFound),
+            },
+        })
+    }
+
+    /// A look at an artifact. One that asks for no content does not count as one.
+    fn look(&self, exchange: &Exchange<'_>, id: &str) -> Result<Row, Fault> {
+        let row = match exchange.head().method() {
+            Method::Head => self.artifacts.peek(id, &|| waits(exchange)),
+            _ => self.artifacts.view(id, &|| waits(exchange)),
+        };
+        row.map_err(Fault::Store)?.ok_or(Fault::Gone)
+    }
+
+    /// What every answer carries.
+    fn dress(&self, response: Response, is_api: bool) -> Response {
+        let response = response
+            .with("x-content-type-options", "nosniff")
+            .with("referrer-policy", "no-referrer")
+            .with("x-frame-options", "SAMEORIGIN");
+        match &self.sharing {
+            Some(sharing) if is_api => {
+                let headers = if sharing.with_token { "Content-Type, Authorization" } else { "Content-Type" };
+                response
+                    .with("access-control-allow-origin", &sharing.origin)
+                    .with("access-control-allow-methods", "GET, POST, PUT, DELETE, OPTIONS")
+                    .with("access-control-allow-headers", headers)
+            }
+            _ => response,
+        }
+    }
+}
+
+/// Whether a target is an artifact's, a view's or a front end's: what people and agents use, not who
+/// controls the server. Only its spelling counts, and an odd one loses nothing but speed.
+pub(super) fn is_many(target: &[u8]) -> bool {
+    [&b"/api/artifacts"[..], b"/_next/"].iter().any(|start| target.starts_with(start))
+        || target.get(1..37).is_some_and(|id| route::is_uuid_v4(&String::from_utf8_lossy(id)))
+}
+
+/// The store makes a request wait: others may have its thread's place.
+fn waits(exchange: &Exchange<'_>) {
+    exchange.seat().leave_pool_to_wait();
+}
