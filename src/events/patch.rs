@@ -119,6 +119,24 @@ mod tests {
         assert!(!is_patch(constructor(1), constructor(2)));
     }
 
+    #[test]
+    fn every_shape_becomes_every_other() {
+        let shapes = r#"[null, true, 0, 1.5, "", "a", [], [1], [1, 2, 3], [3, 1], [[1], [2]], [[1], [2, 3]],
+            [{"x": 1}, {"x": 2}], [{"x": 2}], {}, {"a": 1}, {"a": 1.0}, {"a": null}, {"a": []}, {"a": {}},
+            {"b": 1, "a": 2}, {"a": {"b": {"c": 1}}}, {"a": {"b": {}}}, {"a": [{"b": [1, 2, {"c": 3}]}]},
+            {"a/b": 1, "m~n": 2, "": 3}, {"a/b": 2, "": 4}, {"9": 1, "10": 1, "b": 1}, {"0": 1},
+            {"t": "\u00e9 \"\\\u0001"}]"#;
+        let shapes: Vec<Value> = serde_json::from_str(shapes).unwrap();
+        for before in &shapes {
+            for after in &shapes {
+                is_patch(before.clone(), after.clone());
+                // And somewhere inside, where a patch is shorter than the value.
+                let inside = |value: &Value| json!({"here": value, "more": ["x".repeat(200)]});
+                assert!(is_patch(inside(before), inside(after)) || before == after, "{before} {after}");
+            }
+        }
+    }
+
     /// A small generator of nonsense (xorshift64*), so that a failure can be repeated.
     struct Nonsense(u64);
 
