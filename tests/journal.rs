@@ -332,7 +332,7 @@ fn a_journal_that_cannot_be_written_lets_nothing_begin() {
     let answer = post(&server, "/invoke", "{\"input\":\"say-ok\"}");
     assert_eq!(error(&answer), (503, "The journal cannot be written".to_owned()));
     let health = server.get("/_frag/health", "");
-    assert_eq!((health.status, &health.json()["status"]), (503, &json!("failing")));
+    assert_eq!((health.status, &health.json()["status"]), (503, &json!("error")));
     assert_eq!(post(&server, "/invoke", "{\"input\":\"say-ok\"}").status, 503);
     assert_eq!(get(&server, "/runs?kind=agent").json(), json!({"runs": []}));
     let note = "{\"action\":{\"type\":\"NOTE\"}}";
