@@ -78,8 +78,8 @@ impl RouteError {
     }
 }
 
-/// The first parts of our paths.
-const OURS: [&[u8]; 10] = [
+/// The first parts of our paths. Of `/.well-known`, which is everybody's (RFC 8615), one name is ours.
+const OURS: [&[u8]; 9] = [
     b"events",
     b"stream",
     b"state",
@@ -89,13 +89,13 @@ const OURS: [&[u8]; 10] = [
     b"runs",
     b"approvals",
     b"contracts",
-    b".well-known",
 ];
+const MANIFEST: [&[u8]; 2] = [b".well-known", b"manifest.json"];
 
 /// Finds the route of `path`, exact on its raw bytes; `None` when the path is not ours.
 pub(super) fn route(method: Method, path: &[u8]) -> Option<Result<Route<'_>, RouteError>> {
     let parts: Vec<&[u8]> = path.strip_prefix(b"/")?.split(|b| *b == b'/').collect();
-    OURS.contains(parts.first()?).then(|| find(method, &parts))
+    (OURS.contains(parts.first()?) || parts == MANIFEST).then(|| find(method, &parts))
 }
 
 fn find<'p>(method: Method, parts: &[&'p [u8]]) -> Result<Route<'p>, RouteError> {

@@ -92,12 +92,19 @@ impl Journal {
     /// starts the thread `journal`.
     ///
     /// # Errors
-    /// The disk's, or `WouldBlock` when another server has this journal.
+    /// The disk's, or `ResourceBusy` when another server has this journal.
     pub(super) fn open(dir: &Path) -> io::Result<(Journal, Found)> {
         let places = Places::new(dir);
         places.make()?;
-        let lock = Flock::lock(File::open(dir)?, FlockArg::LockExclusiveNonblock)
-            .map_err(|(_, errno)| io::Error::from(errno))?;
+        let lock =
+            Flock::lock(File::open(dir)?, FlockArg::LockExclusiveNonblock).map_err(
+                |(_, errno)| match errno {
+                    nix::errno::Errno::EWOULDBLOCK => {
+                        io::Error::new(io::ErrorKind::ResourceBusy, "another server has this journal open")
+                    }
+                    errno => errno.into(),
+                },
+            )?;
         let (writer, recovered, approvals) = recover::recover(places.clone())?;
         let found = Found { recovered, approvals, head: writer.head.clone(), runs: writer.count };
         let (queue, messages) = bounded(QUEUE);
