@@ -21,10 +21,12 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.append(str(HERE))
 import frag
 
-MOST_MS = {"/": 200, "/_frag/status": 100}
+# On a machine that others use at the same time only a standstill says something.
+MOST_MS = {"/": 2000, "/_frag/status": 1000} if frag.SMALL_SCALE else {"/": 200, "/_frag/status": 100}
 DIRECT = "past us"
 MOST_RSS_KIB = 64 * 1024
-SECONDS = 5 if frag.SMALL_SCALE else 15
+SECONDS = 2 if frag.SMALL_SCALE else 15
+AFTER_SECONDS = 1 if frag.SMALL_SCALE else 5
 BACK_SECONDS = 90
 SCALE = 8 if frag.SMALL_SCALE else 1
 PROBES_A_SECOND = 50
@@ -98,9 +100,9 @@ def command_of(kind, port):
         count = str(SLOW_CONNECTIONS // SCALE)
         url = f"http://{frag.LOOPBACK}:{port}/bytes/1000000"
         words = ["slowhttptest", SLOWHTTPTEST[kind], "-c", count, "-r", count, "-u", url]
-        return words + ["-i", "1", "-l", str(SECONDS + 5), "-w", "10", "-y", "20", "-n", "1", "-z", "5"]
+        return words + ["-i", "1", "-l", str(SECONDS + AFTER_SECONDS), "-w", "10", "-y", "20", "-n", "1", "-z", "5"]
     count = str(max(10, CLIENTS[kind] // SCALE))
-    return [sys.executable, str(HERE / "abuser.py"), kind, str(port), count, str(SECONDS + 5)]
+    return [sys.executable, str(HERE / "abuser.py"), kind, str(port), count, str(SECONDS + AFTER_SECONDS)]
 
 
 def suffer(server, kind):
@@ -129,12 +131,19 @@ def suffer(server, kind):
     if highest_rss > MOST_RSS_KIB:
         problems.append(f"RSS {highest_rss} KiB")
 
+    if not frag.SMALL_SCALE:
+        wait_until_back(server, before, kind)
+    return [f"{kind}: {problem}" for problem in problems]
+
+
+def wait_until_back(server, before, kind):
+    """A thread that nobody needs waits ten seconds before it ends."""
+
     def is_back():
         now = resources(server)
         return now[0] <= before[0] + 4 and now[1] <= before[1] + 8
 
     frag.wait_for(is_back, BACK_SECONDS, f"threads and descriptors are back after {kind}")
-    return [f"{kind}: {problem}" for problem in problems]
 
 
 def starved(limit, count):
@@ -161,16 +170,18 @@ def survive(name, before, note):
 
 def main(chosen):
     kinds = list(CLIENTS)
-    if shutil.which("slowhttptest"):
+    if shutil.which("slowhttptest") and not frag.SMALL_SCALE:
         kinds += list(SLOWHTTPTEST)
     else:
-        print("slowhttptest is not installed: its four kinds are left out")
+        print("without slowhttptest its four kinds are left out")
     problems = []
     with frag.Server(f"{sys.executable} {HERE / 'crowd_app.py'}") as server:
         server.wait_ready()
         print(f"at first: threads, descriptors, RSS KiB {resources(server)}; milliseconds are median / 99 %")
+        before = resources(server)
         for kind in chosen or kinds:
             problems += suffer(server, kind)
+        wait_until_back(server, before, "all of it")
         _, status = server.json("GET", "/_frag/status")
         print(f"at last: {resources(server)}, restarts {status['restarts']}")
         if status["restarts"] != 0:
