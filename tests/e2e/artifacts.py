@@ -88,6 +88,8 @@ def writer_and_reader(server, number, deadline, counts, faults):
 def test_sixteen_at_once():
     with tempfile.TemporaryDirectory(prefix="frag-e2e-") as state:
         with frag.Server("sleep 9999", "--state-dir", state) as server:
+            # It listens before its table is there.
+            server.request("GET", "/_frag/health")
             counts, faults = {}, []
             deadline = time.monotonic() + LOAD_SECONDS
             threads = [

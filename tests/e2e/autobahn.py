@@ -18,9 +18,21 @@ SKIPPED = 77
 VENV = pathlib.Path(tempfile.gettempdir(), f"frag-e2e-autobahn-{os.getuid()}")
 PYTHON = pathlib.Path(tempfile.gettempdir(), f"frag-e2e-autobahn-echo-{os.getuid()}")
 WSTEST = VENV / "bin" / "wstest"
-# Python 3 with the library `websockets`: it speaks the compression of chapters 12 and 13, which the suite's
-# own echo server fails at. What arrives goes back as it came, whole.
+# The echo server of the suite, without its look at the port in `Host`, which is ours: with it every case
+# ends the same each time. It fails at the compression of chapters 12 and 13, which are for the other one.
 ECHO = """
+import os
+from twisted.internet import reactor
+from autobahntestsuite.echo import EchoServerProtocol
+from autobahn.twisted.websocket import WebSocketServerFactory
+factory = WebSocketServerFactory(None)
+factory.protocol = EchoServerProtocol
+factory.externalPort = None
+factory.setProtocolOptions(failByDrop=False)
+reactor.listenTCP(int(os.environ["PORT"]), factory, interface="127.0.0.1")
+reactor.run()
+"""
+COMPRESSING_ECHO = """
 import asyncio, os
 from websockets.asyncio.server import serve
 async def echo(connection):
@@ -35,6 +47,7 @@ asyncio.run(main())
 # Chapter 9 sends large messages, 12 and 13 a thousand compressed ones a case: half an hour together.
 CHAPTERS = os.environ.get("AUTOBAHN_CHAPTERS", "1 2 3 4 5 6 7 10").split()
 CASES = [f"{chapter}.*" for chapter in CHAPTERS]
+COMPRESSES = {"12", "13"} & set(CHAPTERS) != set()
 LIMIT_SECONDS = int(os.environ.get("AUTOBAHN_SECONDS", 300))
 WANTED = 200 if "AUTOBAHN_CHAPTERS" not in os.environ else 1
 FIELDS = ["behavior", "behaviorClose", "remoteCloseCode"]
@@ -64,14 +77,14 @@ def install():
     )
 
 
-if not (install() and install_echo()):
+if not (install() and (not COMPRESSES or install_echo())):
     print("the suite cannot be installed")
     sys.exit(SKIPPED)
 
 with tempfile.TemporaryDirectory(prefix="frag-autobahn-") as folder:
     folder = pathlib.Path(folder)
-    (folder / "echo.py").write_text(ECHO)
-    with frag.Server(f"{PYTHON / 'bin' / 'python'} {folder / 'echo.py'}") as server:
+    (folder / "echo.py").write_text(COMPRESSING_ECHO if COMPRESSES else ECHO)
+    with frag.Server(f"{(PYTHON if COMPRESSES else VENV) / 'bin' / 'python'} {folder / 'echo.py'}") as server:
         server.wait_ready()
         agents = [("direct", server.app_port), ("through", server.port)]
         spec = {
