@@ -20,7 +20,10 @@ use writer::{Done, Work, Writer};
 const BUSY: Duration = Duration::from_secs(5);
 /// Expired artifacts that one transaction removes.
 const SWEEP_ROWS: u64 = 500;
-/// Bytes that the write-ahead log keeps once its content is in the database.
+/// Pages (of 4 KiB) in the write-ahead log that are enough to bring them into the database. Ids are random,
+/// so the same pages of their index are written again and again: once is cheaper the later it is.
+const LOG_PAGES: i64 = 4000;
+/// Bytes that the write-ahead log keeps once that is done.
 const LOG_BYTES: i64 = 16 << 20;
 
 const SCHEMA: &str = "
@@ -89,6 +92,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
         if mode == "wal" { Ok(()) } else { Err(rusqlite::Error::InvalidQuery) }
     })?;
     connection.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES, |_| Ok(()))?;
+    connection.pragma_update_and_check(None, "wal_autocheckpoint", LOG_PAGES, |_| Ok(()))?;
     // There may be no directory for temporary files: we run in an empty chroot as well.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     Ok(connection)
