@@ -279,4 +279,25 @@ mod tests {
         assert_eq!(artifacts.counts().rows, 2);
         assert!(told.is_empty(), "once");
     }
+
+    #[test]
+    fn more_than_a_transaction_takes_go_into_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let artifacts = open(&path, PLENTY);
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let (tell, told) = crossbeam_channel::unbounded();
+        std::thread::scope(|scope| {
+            let create = || artifacts.create(payload(1), &|| tell.send(()).unwrap());
+            let all: Vec<_> = (0..70).map(|_| scope.spawn(create)).collect();
+            // All but the one in front stand in line.
+            for _ in 0..69 {
+                told.recv_timeout(Duration::from_secs(30)).unwrap();
+            }
+            other.execute_batch("COMMIT").unwrap();
+            assert!(all.into_iter().all(|create| create.join().unwrap().is_ok()));
+        });
+        assert_eq!(artifacts.counts(), Counts { rows: 70, bytes: 70 });
+    }
 }
