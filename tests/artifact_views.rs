@@ -381,13 +381,17 @@ fn a_token_leaves_links_open_and_what_their_pages_load() {
     for (path, status) in [
         ("/", 200),
         ("/_next/a.js", 200),
-        ("/none.js", 404),
+        ("/none.js", 401),
         (&*format!("/{UNKNOWN}"), 404),
         ("/status", 401),
         ("/api/artifacts/x", 401),
     ] {
         assert_eq!(get(&server, path).status, status, "{path}");
     }
+    // Who may not use routes does not learn which there are.
+    assert_eq!(get(&server, "/none.js").code(), "token_required");
+    let token = "Authorization: Bearer secret\r\n";
+    assert_eq!(send(server.control.unwrap(), "GET", "/none.js", token, b"").status, 404);
     let reader = "X-Verified-User-Data: {\"readOnly\":true}\r\n";
-    assert_eq!(send(server.control.unwrap(), "GET", "/_next/a.js", reader, b"").status, 403);
+    assert_eq!(send(server.control.unwrap(), "GET", "/_next/a.js", reader, b"").code(), "read_only");
 }

@@ -20,7 +20,10 @@ use writer::{Done, Work, Writer};
 const BUSY: Duration = Duration::from_secs(5);
 /// Expired artifacts that one transaction removes.
 const SWEEP_ROWS: u64 = 500;
-/// Bytes that the write-ahead log keeps once its content is in the database.
+/// Pages (of 4 KiB) in the write-ahead log that are enough to bring them into the database. Ids are random,
+/// so the same pages of their index are written again and again: once is cheaper the later it is.
+const LOG_PAGES: i64 = 4000;
+/// Bytes that the write-ahead log keeps once that is done.
 const LOG_BYTES: i64 = 16 << 20;
 
 const SCHEMA: &str = "
@@ -89,6 +92,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
         if mode == "wal" { Ok(()) } else { Err(rusqlite::Error::InvalidQuery) }
     })?;
     connection.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES, |_| Ok(()))?;
+    connection.pragma_update_and_check(None, "wal_autocheckpoint", LOG_PAGES, |_| Ok(()))?;
     // There may be no directory for temporary files: we run in an empty chroot as well.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     Ok(connection)
@@ -274,5 +278,26 @@ mod tests {
         });
         assert_eq!(artifacts.counts().rows, 2);
         assert!(told.is_empty(), "once");
+    }
+
+    #[test]
+    fn more_than_a_transaction_takes_go_into_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let artifacts = open(&path, PLENTY);
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let (tell, told) = crossbeam_channel::unbounded();
+        std::thread::scope(|scope| {
+            let create = || artifacts.create(payload(1), &|| tell.send(()).unwrap());
+            let all: Vec<_> = (0..70).map(|_| scope.spawn(create)).collect();
+            // All but the one in front stand in line.
+            for _ in 0..69 {
+                told.recv_timeout(Duration::from_secs(30)).unwrap();
+            }
+            other.execute_batch("COMMIT").unwrap();
+            assert!(all.into_iter().all(|create| create.join().unwrap().is_ok()));
+        });
+        assert_eq!(artifacts.counts(), Counts { rows: 70, bytes: 70 });
     }
 }

@@ -219,28 +219,38 @@ const scenarios = {
   },
 
   async hostile(browser) {
-    let slowest = [0, ""];
+    let slowest = [0, ""], shown = 0;
+    const page = await open(browser, await create("x"));
     for (const [name, artifacts] of Object.entries(HOSTILE)) {
-      // One of them a page, each active once.
-      for (const one of artifacts) {
+      // What is shown as plain text is the same for all that is merely long.
+      const some = /^(scripts|links|escapes)$/.test(name) ? artifacts : artifacts.slice(0, 5);
+      for (const one of some) {
+        const url = await create(`p${encode(bundle(one))}`);
         const began = performance.now();
-        const page = await open(browser, await create(`p${encode(bundle(one))}`));
+        await page.goto(url);
         await page.locator("main > *").first().waitFor();
         await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => setTimeout(done))));
         const took = performance.now() - began;
+        shown += 1;
         if (process.env.VERBOSE) console.log(`${name} as ${one.kind}: ${Math.round(took)} ms`);
         if (took > slowest[0]) slowest = [took, `${name} as ${one.kind || "nothing"}`];
         assert.ok(took < 20_000, `${name} as ${one.kind}: ${took} ms`);
-        for (const link of await page.locator("main a").all()) {
-          assert.match(await link.getAttribute("href"), /^(https?|mailto):/);
-          assert.equal(await link.getAttribute("onclick"), null);
+        const seen = await page.evaluate(() => ({
+          links: [...document.querySelectorAll("main a")].map((link) => [link.href, link.getAttribute("onclick")]),
+          elements: document.querySelectorAll("main script, main img, main svg, main iframe, main [style]").length,
+          prototype: {}.a,
+          violations: window.violations,
+          pwned: window.pwned,
+        }));
+        for (const [href, onclick] of seen.links) {
+          assert.match(href, /^(https?|mailto):/);
+          assert.equal(onclick, null);
         }
-        assert.equal(await page.locator("main script, main img, main svg, main iframe, main [style]").count(), 0);
-        assert.equal(await page.evaluate(() => ({}).a), undefined, "no prototype is touched");
-        await close(page);
+        assert.deepEqual({ ...seen, links: 0 }, { links: 0, elements: 0, prototype: undefined, violations: [], pwned: undefined }, `${name} as ${one.kind}`);
       }
     }
-    console.log(`hostile: ${Object.keys(HOSTILE).length} payloads in 7 kinds, slowest ${Math.round(slowest[0])} ms (${slowest[1]})`);
+    await close(page);
+    console.log(`hostile: ${Object.keys(HOSTILE).length} payloads, ${shown} pages, slowest ${Math.round(slowest[0])} ms (${slowest[1]})`);
   },
 
   // The public front end, served from a directory.

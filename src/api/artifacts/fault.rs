@@ -56,6 +56,8 @@ pub(super) enum Face {
     Data,
     /// A page for people.
     Page,
+    /// A refusal as everywhere outside this contract, the rest as for `Data`.
+    Ours,
 }
 
 #[derive(Serialize)]
@@ -74,6 +76,7 @@ impl Fault {
             return self.page();
         }
         match self {
+            Fault::Denied(denied) if face == Face::Ours => HttpError::from(denied).response(),
             Fault::Denied(denied) => {
                 let denied = HttpError::from(denied);
                 with_fields(error(denied.status, &sentence(&denied.message)), &denied)

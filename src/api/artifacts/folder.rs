@@ -195,3 +195,35 @@ impl Kind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn pages_are_bounded_in_number_and_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(Root::open(dir.path()).unwrap());
+        let index = dir.path().join("index.html");
+        for n in 0..2 * PAGES {
+            // Another file each time, as a build makes them.
+            fs::write(dir.path().join("part"), format!("<script>{n}</script></head>")).unwrap();
+            fs::rename(dir.path().join("part"), &index).unwrap();
+            let page = folder.index().unwrap();
+            assert_eq!(page.script_hashes().len(), 1);
+            assert!(String::from_utf8(page.with_payload("x", "n")).unwrap().contains(&format!(">{n}<")));
+            assert!(lock(&folder.pages).len() <= PAGES);
+        }
+        fs::write(&index, vec![b' '; PAGE_BYTES as usize]).unwrap();
+        assert!(folder.index().is_ok());
+        fs::write(&index, vec![b' '; PAGE_BYTES as usize + 1]).unwrap();
+        assert!(matches!(folder.index(), Err(Fault::Viewer)));
+        let head = Head::parse(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n".to_vec()).unwrap();
+        assert_eq!(
+            folder.serve(&head, "/").unwrap().status,
+            200,
+            "as a file it is served, whatever its length"
+        );
+    }
+}

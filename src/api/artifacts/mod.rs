@@ -57,9 +57,20 @@ impl ArtifactApi {
             return None;
         }
         let is_api = route::is_api(&path);
-        let face = if matches!(route, Route::View(_)) { Face::Page } else { Face::Data };
+        let face = match route {
+            Route::View(_) => Face::Page,
+            Route::Other => Face::Ours,
+            _ => Face::Data,
+        };
         let answer = self.check(gate, exchange, route.access(self.sharing.is_some()), is_api);
         let answer = answer.and_then(|()| self.answer(exchange, route, &path));
+        let answer = match answer {
+            // That there is neither a route nor a file is for those to know who may use routes.
+            Err(Fault::NotFound) if route == Route::Other => {
+                gate.check(exchange, Access::Writer).map_err(Fault::from).and(answer)
+            }
+            answer => answer,
+        };
         Some(self.dress(answer.unwrap_or_else(|fault| fault.response(face)), is_api))
     }
 

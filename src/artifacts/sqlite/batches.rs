@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// A call that lasts longer says so.
 const LONG: Duration = Duration::from_millis(100);
+/// Batches that one caller writes while its own answer waits.
+const TURNS: usize = 8;
 /// What one transaction does at most, so that it stays some dozens of megabytes.
 const BATCH: usize = 64;
 
@@ -136,27 +138,29 @@ impl Batches {
         }
     }
 
-    /// Writes for those at the front of the queue. Whoever is called stands there.
+    /// Writes for those at the front of the queue. Whoever is called stands there. One who has the turn
+    /// goes on for the next ones, some times: until another thread is awake the disk would do nothing.
     fn take_turn(&self) {
-        let turn = Turn(self);
-        let batch: Vec<Arc<Job>> = {
-            let mut queue = lock(&self.queue);
-            let most = queue.waiting.len().min(BATCH);
-            queue.waiting.drain(..most).collect()
-        };
-        let works: Vec<&Work> = batch.iter().map(|job| &job.work).collect();
-        let mut answers = Answers { batch: &batch, results: Vec::new() };
-        let mut writer = lock(&self.writer);
-        match &mut *writer {
-            Some(writer) => {
-                answers.results = writer.write(&works);
-                *lock(&self.counts) = writer.counts();
+        let _turn = Turn(self);
+        for _ in 0..TURNS {
+            let batch: Vec<Arc<Job>> = {
+                let mut queue = lock(&self.queue);
+                let most = queue.waiting.len().min(BATCH);
+                queue.waiting.drain(..most).collect()
+            };
+            if batch.is_empty() {
+                return;
             }
-            None => answers.results = works.iter().map(|_| Err(closed())).collect(),
+            let works: Vec<&Work> = batch.iter().map(|job| &job.work).collect();
+            let mut answers = Answers { batch: &batch, results: Vec::new() };
+            let mut writer = lock(&self.writer);
+            match &mut *writer {
+                Some(writer) => {
+                    answers.results = writer.write(&works);
+                    *lock(&self.counts) = writer.counts();
+                }
+                None => answers.results = works.iter().map(|_| Err(closed())).collect(),
+            }
         }
-        drop(writer);
-        // First the next turn, so that it goes on while these are told.
-        drop(turn);
-        drop(answers);
     }
 }
