@@ -79,17 +79,8 @@ impl RouteError {
 }
 
 /// The first parts of our paths. Of `/.well-known`, which is everybody's (RFC 8615), one name is ours.
-const OURS: [&[u8]; 9] = [
-    b"events",
-    b"stream",
-    b"state",
-    b"invoke",
-    b"abort",
-    b"dispatch",
-    b"runs",
-    b"approvals",
-    b"contracts",
-];
+const OURS: [&[u8]; 9] =
+    [b"events", b"stream", b"state", b"invoke", b"abort", b"dispatch", b"runs", b"approvals", b"contracts"];
 const MANIFEST: [&[u8]; 2] = [b".well-known", b"manifest.json"];
 
 /// Finds the route of `path`, exact on its raw bytes; `None` when the path is not ours.
