@@ -42,11 +42,11 @@ const TOP: u8 = 5;
 const HOMES: &[(&str, &[&str])] = &[
     ("argh", &["cli.rs"]),
     ("ctrlc", &["process/"]),
-    ("getrandom", &["base/"]),
     ("httparse", &["http/", "relay/"]),
     ("json_patch", &["events/patch.rs"]),
     ("redis", &["artifacts/redis_store.rs", "artifacts/redis_store/"]),
     ("rusqlite", &["artifacts/sqlite.rs", "artifacts/sqlite/"]),
+    ("rustix", &["base/random.rs"]),
     ("serde_path_to_error", &["api/workers/"]),
     ("shlex", &["config.rs", "config/"]),
     ("tungstenite", &["http/websocket.rs"]),

@@ -1,13 +1,22 @@
 //! Random numbers from the kernel's generator (`getrandom(2)`, which needs no `/dev`).
+use rustix::io::Errno;
+use rustix::rand::GetRandomFlags;
 use std::io;
 
 /// `N` random bytes that nobody can guess.
 ///
 /// # Errors
-/// When the kernel has no generator (`ENOSYS` before Linux 3.17 without `/dev/urandom`).
+/// When the kernel has no generator (`ENOSYS` before Linux 3.17).
 pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(io::Error::from)?;
+    let mut filled = 0;
+    while filled < N {
+        match rustix::rand::getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
+            Ok(count) => filled += count,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     Ok(bytes)
 }
 
