@@ -1,7 +1,6 @@
 //! Whoever keeps a history of runs is told of each one's start and end, once, in their order.
-#![allow(clippy::unwrap_used)]
-mod common;
 
+mod common;
 use common::{LONG, eventually, processes};
 use simple_artifact_server::exec::{Change, Exec, Host, Program, Settings, StartError, Wanted};
 use std::sync::{Arc, Mutex};

@@ -113,6 +113,11 @@ impl Approvals {
         self.changed.notify_all();
     }
 
+    /// Whether one more may be pending.
+    pub(super) fn has_room(&self) -> bool {
+        lock(&self.inner).pending.len() < MAX_PENDING
+    }
+
     /// Adds a pending one. `first` is told of it before anybody can decide it; it must not wait, nor come
     /// back here.
     pub(super) fn ask(&self, approval: Approval, first: impl FnOnce(&Approval)) -> Result<(), AskError> {

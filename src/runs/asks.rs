@@ -85,13 +85,14 @@ impl Asks for Inner {
             decided_ms: None,
             reason: None,
         };
-        let note = |approval: &Approval| {
-            if let Some(journal) = &self.book.journal {
-                journal.approval(approval, false);
-            }
-            self.book.record(&execution.id, &requested(approval));
-        };
-        if self.approvals.ask(approval, note).is_err() {
+        let note = |approval: &Approval| self.book.record(&execution.id, &requested(approval));
+        // Only an agent's reader asks, so the room that is there stays. What people see must not be lost,
+        // even if we are killed at once.
+        let room = self.approvals.has_room();
+        if room && let Some(journal) = &self.book.journal {
+            journal.approval(&approval, true);
+        }
+        if !room || self.approvals.ask(approval, note).is_err() {
             let reason = "too many approvals are pending";
             self.note_decision("HITL_APPROVAL_REJECTED", &execution.id, &id, Some(reason));
             refuse(reason);

@@ -1,0 +1,8 @@
+//! The artifact store and its viewer.
+#![cfg(feature = "artifacts")]
+#![allow(clippy::unwrap_used)]
+#[path = "../binary/mod.rs"]
+mod binary;
+mod links;
+mod stores;
+mod views;

@@ -1,0 +1,330 @@
+//! What the wrapped server writes can be read and followed, line by line, none lost unsaid.
+
+use crate::binary::client::{Client, End};
+use crate::binary::tunnel::{cpu_time_in_silence, threads};
+use crate::binary::{Server, eventually, unused_port};
+use crate::common;
+use serde_json::Value;
+use std::io::Write;
+use std::net::Shutdown;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A server whose lines the test writes: what is put into its pipes comes out of its streams.
+struct Talker {
+    server: Server,
+    out: std::fs::File,
+    err: std::fs::File,
+}
+
+impl Talker {
+    fn start(flags: &[&str]) -> Talker {
+        let script = "mkfifo out err && { cat err >&2 & exec cat out; }";
+        let server = Server::start(&format!("sh -c '{script}'"), unused_port(), flags);
+        let open = |name: &str| -> std::fs::File {
+            let path: PathBuf = server.root().join(name);
+            eventually("the pipe is there", || path.exists());
+            std::fs::OpenOptions::new().write(true).open(path).unwrap()
+        };
+        let (out, err) = (open("out"), open("err"));
+        Talker { server, out, err }
+    }
+
+    fn out(&mut self, text: impl AsRef<[u8]>) {
+        self.out.write_all(text.as_ref()).unwrap();
+    }
+
+    /// The lines now, once there are `count` of the wrapped server's.
+    fn lines(&self, count: usize) -> Vec<Value> {
+        let mut lines = Vec::new();
+        eventually("the lines are there", || {
+            lines = self.get("");
+            lines.iter().filter(|line| line["stream"] != "system").count() >= count
+        });
+        lines
+    }
+
+    fn get(&self, query: &str) -> Vec<Value> {
+        let answer = self.server.get(&format!("/_frag/logs{query}"), "");
+        assert_eq!(answer.status, 200, "{}", answer.body_text());
+        assert_eq!(answer.field("content-type").as_deref(), Some("application/x-ndjson"));
+        assert_eq!(answer.field("cache-control").as_deref(), Some("no-store"));
+        answer.body_text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn follow(&self, query: &str, fields: &str) -> Client {
+        let mut client = Client::new(self.server.address);
+        client.request("GET", &format!("/_frag/logs{query}"), fields);
+        assert!(client.take_through("\r\n\r\n").starts_with("HTTP/1.1 200 "));
+        client
+    }
+}
+
+const EVENTS: &str = "Accept: text/event-stream\r\n";
+
+fn texts(lines: &[Value]) -> Vec<&str> {
+    lines
+        .iter()
+        .filter(|line| line["stream"] != "system")
+        .map(|line| line["text"].as_str().unwrap())
+        .collect()
+}
+
+#[test]
+fn lines_have_their_number_time_stream_and_text() {
+    let mut talker = Talker::start(&[]);
+    talker.out("one\n\"quoted\" \\ \t<b>\nthr\u{e9}e\n");
+    talker.lines(3);
+    talker.err.write_all(b"oops\n").unwrap();
+    let lines = talker.lines(4);
+    assert_eq!(texts(&lines), ["one", "\"quoted\" \\ \t<b>", "thr\u{e9}e", "oops"]);
+    for (line, id) in lines.iter().zip(1..) {
+        assert_eq!(line["id"], id);
+        let at = line["at"].as_str().unwrap();
+        assert!(at.len() >= 20 && at.starts_with("20") && at.ends_with('Z'), "{at}");
+        assert_eq!(line.as_object().unwrap().len(), 4, "{line}");
+    }
+    assert_eq!(lines.last().unwrap()["stream"], "stderr");
+    assert_eq!(lines[lines.len() - 2]["stream"], "stdout");
+}
+
+#[test]
+fn tail_and_stream_choose() {
+    let mut talker = Talker::start(&[]);
+    for n in 0..10 {
+        talker.out(format!("out {n}\n"));
+        talker.lines(2 * n + 1);
+        talker.err.write_all(format!("err {n}\n").as_bytes()).unwrap();
+        talker.lines(2 * n + 2);
+    }
+    assert_eq!(texts(&talker.get("?tail=3")), ["err 8", "out 9", "err 9"]);
+    assert_eq!(texts(&talker.get("?tail=2&stream=stdout")), ["out 8", "out 9"]);
+    assert_eq!(texts(&talker.get("?stream=stderr")).len(), 10);
+    assert_eq!(talker.get("?tail=0").len(), 0);
+    assert_eq!(texts(&talker.get("?tail=99999999999999")).len(), 20);
+    assert!(talker.get("?stream=system").iter().all(|line| line["stream"] == "system"));
+}
+
+#[test]
+fn what_was_not_meant_is_a_400() {
+    let talker = Talker::start(&[]);
+    for (query, fields) in [
+        ("?tail=-1", ""),
+        ("?tail=x", ""),
+        ("?tail=1&tail=2", ""),
+        ("?tail=18446744073709551616", ""),
+        ("?stream=stdin", ""),
+        ("?follow=perhaps", ""),
+        ("", "Accept: text/event-stream\r\nLast-Event-ID: x\r\n"),
+        ("", "Accept: text/event-stream\r\nLast-Event-ID: -1\r\n"),
+    ] {
+        let answer = talker.server.get(&format!("/_frag/logs{query}"), fields);
+        assert_eq!((answer.status, answer.code().as_str()), (400, "bad_parameter"), "{query} {fields}");
+    }
+    let reader = "X-Verified-User-Data: {\"readOnly\":true}\r\n";
+    assert_eq!(talker.server.get("/_frag/logs", reader).status, 403);
+    assert_eq!(talker.server.get("/_frag/logs?follow=true", reader).status, 403);
+    assert_eq!(talker.server.send("POST", "/_frag/logs", "", b"").status, 405);
+}
+
+#[test]
+fn a_follower_gets_each_line_as_it_comes() {
+    let mut talker = Talker::start(&[]);
+    talker.out("before\n");
+    talker.lines(1);
+    let mut all = talker.follow("?follow=true", "");
+    let mut errors = talker.follow("?follow=true&stream=stderr&tail=0", "");
+    all.take_through("before");
+    for n in 0..20 {
+        talker.out(format!("line {n}\n"));
+        // The next is written when this one has arrived.
+        all.take_through(&format!("\"line {n}\"}}\n"));
+    }
+    talker.err.write_all(b"failed\n").unwrap();
+    let got = errors.take_through("\"failed\"}\n");
+    assert!(!got.contains("line"), "{got}");
+}
+
+/// The next event that is one: its id, name and data.
+fn event(client: &mut Client) -> (u64, Option<String>, Value) {
+    loop {
+        let text = client.take_through("\n\n");
+        let value = |name: &str| {
+            text.lines().find_map(|line| line.strip_prefix(name).map(|rest| rest.trim().to_owned()))
+        };
+        if let (Some(id), Some(data)) = (value("id:"), value("data:")) {
+            return (id.parse().unwrap(), value("event:"), serde_json::from_str(&data).unwrap());
+        }
+    }
+}
+
+#[test]
+fn events_have_ids_and_a_resume_neither_loses_nor_doubles() {
+    let mut talker = Talker::start(&[]);
+    let (mut last, mut client) = (0, talker.follow("", EVENTS));
+    let mut seen = Vec::new();
+    for round in 0..5 {
+        for n in 0..10 {
+            talker.out(format!("{}\n", round * 10 + n));
+        }
+        talker.lines((round + 1) * 10);
+        // Leaves in the middle.
+        while seen.len() < round * 10 + 7 {
+            let (id, name, data) = event(&mut client);
+            assert_eq!((name, &data["id"]), (None, &Value::from(id)));
+            assert_eq!(id, last + 1);
+            last = id;
+            if data["stream"] == "stdout" {
+                seen.push(data["text"].as_str().unwrap().parse::<usize>().unwrap());
+            }
+        }
+        client = talker.follow("", &format!("{EVENTS}Last-Event-ID: {last}\r\n"));
+    }
+    assert_eq!(seen, (0..47).collect::<Vec<_>>());
+    // A line of JSON is resumed as well, and without following.
+    let after = talker.server.get("/_frag/logs", &format!("Last-Event-ID: {last}\r\n")).body_text();
+    assert_eq!(after.lines().count(), 3, "{after}");
+}
+
+#[test]
+fn what_is_gone_is_said_to_be() {
+    let mut talker = Talker::start(&["--log-lines", "5"]);
+    let (id, ..) = event(&mut talker.follow("", EVENTS));
+    for n in 0..100 {
+        talker.out(format!("{n}\n"));
+    }
+    eventually("all are there", || texts(&talker.get("")).last() == Some(&"99"));
+    let mut client = talker.follow("", &format!("{EVENTS}Last-Event-ID: {id}\r\n"));
+    let (gap, name, data) = event(&mut client);
+    assert_eq!(name.as_deref(), Some("gap"));
+    assert_eq!(data["first"], gap + 1);
+    for n in 95..100 {
+        let (id, name, data) = event(&mut client);
+        assert_eq!((name, data["text"].as_str()), (None, Some(n.to_string().as_str())));
+        assert_eq!(id, gap + 1 + (n - 95));
+    }
+    // An id of another life of the program.
+    let mut client = talker.follow("", &format!("{EVENTS}Last-Event-ID: 1000000\r\n"));
+    assert_eq!(event(&mut client).2["text"], "95");
+}
+
+#[test]
+fn a_quiet_event_stream_is_kept_alive() {
+    let talker = Talker::start(&[]);
+    let mut client = talker.follow("?tail=0", EVENTS);
+    let kept = client.take_through(":\n\n");
+    assert!(!kept.contains("data"), "{kept}");
+}
+
+#[test]
+fn nothing_kept_is_nothing_to_be_busy_with() {
+    let mut talker = Talker::start(&["--log-lines", "0"]);
+    talker.out("gone\n");
+    let follower = talker.follow("", EVENTS);
+    let json = talker.follow("?follow=true", "");
+    let busy = cpu_time_in_silence(&talker.server, &follower, Duration::from_millis(500));
+    assert!(busy < Duration::from_millis(100), "{busy:?} of 500 ms");
+    assert_eq!(talker.get("").len(), 0);
+    drop(json);
+}
+
+#[test]
+fn a_follower_that_leaves_frees_its_thread() {
+    let talker = Talker::start(&["--max-streams", "4"]);
+    let followers: Vec<Client> = (0..4).map(|_| talker.follow("?follow=true", "")).collect();
+    let refused = talker.server.get("/_frag/logs?follow=true", "");
+    assert_eq!((refused.status, refused.code().as_str()), (503, "overloaded"));
+    // Without following it is no stream.
+    assert_eq!(talker.server.get("/_frag/logs", "").status, 200);
+    drop(followers);
+    let mut free = None;
+    eventually("there is room", || {
+        let mut client = Client::new(talker.server.address);
+        client.request("GET", "/_frag/logs?follow=true", "");
+        let admitted = client.take_through("\r\n\r\n").starts_with("HTTP/1.1 200 ");
+        free = Some(client);
+        admitted
+    });
+    assert!(threads(&talker.server) < 40);
+}
+
+#[test]
+fn head_and_http_1_0_are_served_as_they_should() {
+    let mut talker = Talker::start(&[]);
+    talker.out("line\n");
+    talker.lines(1);
+    let mut client = Client::new(talker.server.address);
+    for (query, fields) in [("", ""), ("?follow=true", ""), ("", EVENTS)] {
+        client.request("HEAD", &format!("/_frag/logs{query}"), fields);
+        assert_eq!(client.response("HEAD").status, 200);
+    }
+    client.send("GET /_frag/logs?follow=true HTTP/1.0\r\nHost: h\r\n\r\n");
+    let got = client.take_through("\"line\"}\n");
+    assert!(!got.contains("chunked"), "{got}");
+    talker.out("more\n");
+    client.take_through("\"more\"}\n");
+}
+
+#[test]
+fn bytes_that_are_no_text_are_replaced_and_long_lines_cut() {
+    let mut talker = Talker::start(&[]);
+    talker.out(b"caf\xe9 \xff\xfe ok\n");
+    talker.out([vec![b'x'; 20_000], b"\n".to_vec()].concat());
+    let lines = talker.lines(4);
+    let texts = texts(&lines);
+    assert_eq!(texts[0], "caf\u{fffd} \u{fffd}\u{fffd} ok");
+    assert_eq!(texts[1..].iter().map(|text| text.len()).collect::<Vec<_>>(), [8192, 8192, 3616]);
+}
+
+#[test]
+fn followers_stay_over_restarts_and_stops() {
+    let port = common::free_port();
+    let server = Server::start(&format!("{} web {port}", common::fixture()), port, &[]);
+    let mut client = Client::new(server.address);
+    client.request("GET", "/_frag/logs", EVENTS);
+    client.take_through("\r\n\r\n");
+    assert_eq!(server.get("/_frag/await", "").status, 200);
+    server.get("/sleep/1", "");
+    client.take_through("/sleep/1");
+    for (what, status) in [("restart", 200), ("stop", 200), ("start", 200)] {
+        assert_eq!(
+            server.send("POST", &format!("/_frag/{what}?wait=ready"), "", b"").status,
+            status,
+            "{what}"
+        );
+        // What we did is said, too.
+        let (_, _, data) = event(&mut client);
+        assert_eq!(data["stream"], "system", "{what}: {data}");
+    }
+    server.get("/sleep/2", "");
+    client.take_through("/sleep/2");
+    assert_eq!(server.send("POST", "/_frag/stop", "", b"").status, 200);
+    let kept = server.get("/_frag/logs", "").body_text();
+    assert!(kept.contains("/sleep/1") && kept.contains("/sleep/2"), "{kept}");
+}
+
+#[test]
+fn the_servers_end_is_a_clean_end_of_the_stream() {
+    let mut talker = Talker::start(&[]);
+    talker.out("line\n");
+    talker.lines(1);
+    let mut json = talker.follow("?follow=true", "");
+    let mut events = talker.follow("", EVENTS);
+    // One that follows a stream on which nothing was ever said.
+    let mut silent = talker.follow("?follow=true&stream=stderr", "");
+    json.take_through("\"line\"");
+    events.take_through("\"line\"");
+    assert_eq!(talker.server.terminate(), Some(0));
+    for client in [&mut json, &mut events, &mut silent] {
+        assert_eq!(client.end(), End::Closed);
+        assert!(client.buffer.ends_with(b"0\r\n\r\n"), "{:?}", String::from_utf8_lossy(&client.buffer));
+    }
+}
+
+#[test]
+fn a_client_that_only_ends_its_sending_is_gone() {
+    let talker = Talker::start(&[]);
+    let mut client = talker.follow("?follow=true", "");
+    client.stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.end(), End::Closed);
+}

@@ -1,0 +1,12 @@
+//! The control routes and the flags: life of the wrapped server, files, logs, shutdown.
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
+#[path = "../binary/mod.rs"]
+mod binary;
+mod cli;
+#[path = "../common/mod.rs"]
+mod common;
+mod files;
+mod lifecycle;
+mod logs;
+mod shutdown;
+mod uploads;

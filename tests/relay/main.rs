@@ -1,0 +1,13 @@
+//! The relay: requests, answers, tunnels, and what is held while the wrapped server restarts.
+#![allow(clippy::unwrap_used)]
+mod bad_upstream;
+#[path = "../binary/mod.rs"]
+mod binary;
+#[path = "../common/mod.rs"]
+mod common;
+mod hold;
+mod requests;
+mod responses;
+mod restart_load;
+mod tunnel;
+mod tunnel_life;

@@ -1,0 +1,71 @@
+//! Workers in the state, and what happens to them as actions.
+#![cfg(all(feature = "workers", feature = "runs"))]
+
+use crate::binary::client::Client;
+use crate::binary::workers::{ASSISTANT, AUTH, UNCONNECTED, Workers, start};
+use crate::binary::{Server, eventually};
+use serde_json::{Value, json};
+
+fn slice(server: &Server) -> Value {
+    server.get("/_frag/state/workers", AUTH).json()
+}
+
+#[test]
+fn what_happens_to_workers_is_told_in_order() {
+    let server = start(&[]);
+    let mut listener = Client::new(server.address);
+    listener.request("GET", "/_frag/stream/actions", AUTH);
+    listener.take_through("\r\n\r\n");
+    let id = server.create(ASSISTANT);
+    let mut next = |action: &str| -> Value {
+        let name = format!("\"type\":\"{action}\"");
+        loop {
+            listener.take_through("\ndata: ");
+            let data = listener.take_through("\n");
+            if data.contains(&name) {
+                let event: Value = serde_json::from_str(&data).unwrap();
+                return event["action"].clone();
+            }
+        }
+    };
+    let created = next("WORKER_CREATED");
+    let brief = |run_state: &str, status: &str, length: u64| {
+        json!({"worker_id": id, "status": status, "run_state": run_state, "profile": "runtime_default",
+               "transcript_len": length})
+    };
+    assert_eq!(created["payload"]["worker"], brief("idle", "running", 0));
+    let counts = json!({"active": 1, "stopped": 0, "cancelled": 0, "workers": [brief("idle", "running", 0)]});
+    assert_eq!(created["payload"]["counts"], counts);
+    server.tell(&id, "say a");
+    next("WORKER_INPUT_ACCEPTED");
+    let idle = next("WORKER_STATE_CHANGED");
+    assert_eq!(idle["payload"]["worker"], brief("idle", "running", 2));
+    let other = server.create(UNCONNECTED);
+    next("WORKER_CREATED");
+    server.ask("POST", &format!("/workers/{other}/cancel"), "");
+    next("WORKER_CANCELLED");
+    server.ask("POST", &format!("/workers/{id}/stop"), "");
+    assert_eq!(next("WORKER_STOPPED")["payload"]["worker"], brief("stopped", "stopped", 2));
+    eventually("the state", || {
+        slice(&server) == json!({"active": 0, "stopped": 1, "cancelled": 1, "workers": []})
+    });
+}
+
+#[test]
+fn the_state_agrees_after_many_changes_at_once() {
+    let server = start(&["--max-workers", "32"]);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for n in 0..12 {
+                    let id = server.create(UNCONNECTED);
+                    let act = if n % 3 == 0 { "cancel" } else { "stop" };
+                    server.ask("POST", &format!("/workers/{id}/{act}"), "");
+                }
+            });
+        }
+    });
+    eventually("the state", || {
+        slice(&server) == json!({"active": 0, "stopped": 64, "cancelled": 32, "workers": []})
+    });
+}
