@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Artifacts in Redis: two servers on one store, Redis going away and coming back, a full Redis, a cluster.
 
-Needs redis-server (Debian's package has it) and FRAG_REDIS_BIN, a build with the feature `redis`:
-cargo build --release --features redis. Skipped without either.
+Needs redis-server (Debian's package has it) and a build with the feature `redis`, as scripts/e2e makes it.
 """
 
 import json
@@ -157,9 +156,6 @@ def test_cluster(folder):
 def main():
     if shutil.which("redis-server") is None:
         frag.skip("no redis-server")
-    if "FRAG_REDIS_BIN" not in os.environ:
-        frag.skip("FRAG_REDIS_BIN names no build with the feature redis")
-    os.environ["FRAG_BIN"] = os.environ.pop("FRAG_REDIS_BIN")
     for test in (test_two_servers_and_a_restart, test_started_before_redis, test_full, test_cluster):
         with tempfile.TemporaryDirectory(prefix="frag-e2e-") as folder:
             test(folder)

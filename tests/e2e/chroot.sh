@@ -2,22 +2,13 @@
 # The static server and a static app alone in an empty chroot (no /dev, no /proc, no /etc, no shell):
 # as nobody, as root with --child-user, and with everything but --root read-only.
 #
-# FRAG_STATIC_BIN and FRAG_STATIC_APP (examples/fixture.rs) name prebuilt ones.
+# FRAG_BIN and FRAG_APP (examples/fixture.rs) must be static; scripts/e2e builds them so.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 if ((EUID != 0)); then echo "chroot needs root"; exit 77; fi
 if ! unshare --mount true; then echo "unshare is not allowed"; exit 77; fi
-
-if [ -z "${FRAG_STATIC_BIN:-}" ] || [ -z "${FRAG_STATIC_APP:-}" ]; then
-    target=x86_64-unknown-linux-gnu
-    export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$here/../../target}/static"
-    (cd "$here/../.." && RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --quiet --release \
-        --target "$target" --bins --example fixture)
-    FRAG_STATIC_BIN=$CARGO_TARGET_DIR/$target/release/simple-artifact-server
-    FRAG_STATIC_APP=$CARGO_TARGET_DIR/$target/release/examples/fixture
-fi
-for binary in "$FRAG_STATIC_BIN" "$FRAG_STATIC_APP"; do
+for binary in "$FRAG_BIN" "$FRAG_APP"; do
     if readelf --program-headers "$binary" | grep -q INTERP; then echo "FAILED: $binary is not static"; exit 1; fi
 done
 
@@ -88,8 +79,8 @@ fresh() { # owner of the data
     rm -rf "$place"
     mkdir -p "$place/data"
     chmod 755 "$folder" "$place"
-    cp "$FRAG_STATIC_BIN" "$place/frag"
-    cp "$FRAG_STATIC_APP" "$place/app"
+    cp "$FRAG_BIN" "$place/frag"
+    cp "$FRAG_APP" "$place/app"
     chmod 755 "$place/frag" "$place/app"
     chown "$1:$1" "$place/data"
 }
