@@ -159,6 +159,23 @@ fn a_pipe_tells_the_end_of_a_process() {
 }
 
 #[test]
+fn whoever_sees_the_end_finds_the_status() {
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..500 {
+                    let spawned = processes().spawn(spawn(&["true"])).unwrap();
+                    // It may be running, a zombie, or collected by now.
+                    let mut pipe = processes().exit_pipe(spawned.pid).unwrap();
+                    assert_eq!(pipe.read(&mut [0]).unwrap(), 0);
+                    assert_eq!(spawned.exit.try_recv(), Ok(Exit::Code(0)));
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn a_group_may_outlive_its_leader_and_be_signalled() {
     let mut spawn = sh("sleep 600 & echo $!");
     spawn.kill_group_on_exit = false;

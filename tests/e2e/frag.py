@@ -191,10 +191,41 @@ class Server:
         status, body = self.request(method, path, **more)
         return status, json.loads(body)
 
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.pid()}/fd"))
+
+    def threads(self, name):
+        """How many threads have this name."""
+        count = 0
+        for comm in pathlib.Path("/proc", str(self.pid()), "task").glob("*/comm"):
+            with contextlib.suppress(OSError):
+                count += comm.read_text().strip() == name
+        return count
+
     def memory_kib(self, name="VmRSS"):
         """A line of /proc/PID/status; VmHWM is the highest VmRSS since the start."""
         text = pathlib.Path("/proc", str(self.pid()), "status").read_text()
         return int(re.search(rf"{name}:\s+(\d+) kB", text)[1])
+
+
+class Checked(threading.Thread):
+    """A thread that is running already; joining it tells how it failed, if it did."""
+
+    def __init__(self, body, *arguments):
+        super().__init__(daemon=True)
+        self.body, self.arguments, self.error = body, arguments, None
+        self.start()
+
+    def run(self):
+        try:
+            self.body(*self.arguments)
+        except BaseException as error:
+            self.error = error
+
+    def join(self, timeout=None):
+        super().join(timeout)
+        if self.error is not None:
+            raise self.error
 
 
 class MemoryWatch:

@@ -79,6 +79,9 @@ fn a_run_that_is_over_can_be_read_from_any_offset() {
     for from in 0..=8_u64 {
         let events = all(follow(&server, id, &format!("?stdout={from}&stderr=4"), ""));
         assert_eq!(events[0].kind(), "started");
+        // Who leaves after that event alone comes back to where it began.
+        let events_after = all(follow(&server, id, "", &format!("Last-Event-ID: {}\r\n", events[0].id)));
+        assert_eq!(collect(&events_after, "stdout", from), "abc\ndef\n"[from as usize..]);
         assert_eq!(collect(&events, "stdout", from), "abc\ndef\n"[from as usize..]);
         assert_eq!(collect(&events, "stderr", 4), "");
         assert_eq!(events.last().unwrap().data["code"], 2);
