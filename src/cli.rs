@@ -57,7 +57,7 @@ pub struct Flags {
     /// how long a restart waits for requests in flight (2s)
     #[argh(option, arg_name = "time")]
     pub drain: Option<String>,
-    /// from SIGTERM to SIGKILL for the wrapped server and what --exec runs (5s)
+    /// from SIGTERM to SIGKILL for the wrapped server and what callers run (5s)
     #[argh(option, arg_name = "time")]
     pub stop_grace: Option<String>,
     /// how long our own end waits for responses to finish (10s)
@@ -78,7 +78,7 @@ pub struct Flags {
     /// end with the wrapped server's exit code once it is given up
     #[argh(switch)]
     pub exit_on_failure: bool,
-    /// run the wrapped server and what --exec runs as this user, when we are root (our own)
+    /// run the wrapped server and what callers run as this user, when we are root (our own)
     #[argh(option, arg_name = "uid[:gid]")]
     pub child_user: Option<String>,
     /// lines of the wrapped server's output to keep (1000)

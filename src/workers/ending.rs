@@ -3,7 +3,7 @@
 use super::commit::Commit;
 use super::error::WorkersError;
 use super::feed::Closing;
-use super::model::{Operation, Outcome, RunState, WorkerRef, WorkerStatus};
+use super::model::{ExecutionBackend, Operation, Outcome, RunState, WorkerRef, WorkerStatus};
 use super::observe::ChangeKind;
 use super::protocol;
 use super::runtime::Runtime;
@@ -97,8 +97,8 @@ impl Runtime {
         worker.stored_end(&mut commit, ending.status(), message)?;
         drop(commit);
         let mut state = lock(&worker.state);
-        let was_run = state.execution.last_result.is_some();
-        if was_run {
+        // Where nothing runs it, nothing was asked to end it.
+        if state.execution.backend == ExecutionBackend::Connected {
             state.note(ending.operation(), Outcome::Accepted, RunState::Stopped, None);
         }
         drop(state);
