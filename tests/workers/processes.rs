@@ -298,7 +298,8 @@ fn a_second_sigterm_ends_workers_at_once() {
 
 #[test]
 fn what_a_worker_leaves_behind_ends_with_it() {
-    let script = r#"trap "exit 0" TERM; (trap "" TERM INT HUP; while :; do sleep 1; done) & echo $!; read -r line"#;
+    let script =
+        r#"trap "exit 0" TERM; (trap "" TERM INT HUP; while :; do sleep 1; done) & echo $!; read -r line"#;
     let server = start_running(&format!("sh -c '{script}'"), &[]);
     let id = server.create(ASSISTANT);
     let mut socket = server.observe(&id, "?cursor=wo_0000000000000000");
