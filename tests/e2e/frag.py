@@ -48,6 +48,17 @@ def wait_for(condition, seconds, what):
         time.sleep(0.01)
 
 
+def settled(look, seconds=1):
+    """What `look` tells once it has told the same for so long."""
+    seen, since = look(), time.monotonic()
+    while time.monotonic() < since + seconds:
+        time.sleep(0.05)
+        now = look()
+        if now != seen:
+            seen, since = now, time.monotonic()
+    return seen
+
+
 def listens(port):
     try:
         socket.create_connection((LOOPBACK, port), 1).close()

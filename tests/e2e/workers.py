@@ -183,11 +183,11 @@ def observers(server):
 async def stall(server):
     """Some take nothing: the others are not delayed, they are dropped, and we stay small."""
     worker, before = create(server), observers(server)
-    stalled = [stalled_socket(server, worker) for _ in range(10)]
+    stalled = [stalled_socket(server, worker) for _ in range(3 if SMALL else 10)]
     async with observe(server, worker) as quick:
         await receive(quick)
         slowest = 0
-        for _ in range(10 if SMALL else 30):
+        for _ in range(30):
             began = time.monotonic()
             tell(server, worker, "pad 50 16000")
             while (await receive(quick))["envelope"]["payload"]["event"] != "run_end":
@@ -198,7 +198,7 @@ async def stall(server):
     check(SMALL or slowest < 10, f"the quick one waited {slowest:.1f} s for 50 events")
     for one in stalled:
         one.close()
-    print(f"10 that took nothing were dropped; 50 events of 16 kB reached the other within {slowest * 1000:.0f} ms each time; {memory} KiB at most")
+    print(f"{len(stalled)} that took nothing were dropped; 50 events of 16 kB reached the other within {slowest * 1000:.0f} ms each time; {memory} KiB at most")
 
 
 async def speak(server):
@@ -439,7 +439,7 @@ def leaks():
         profiles = [ASSISTANT["profile"], *({"kind": "builtin", "value": f"builtin:{name}"} for name in ("none", "short", "unconnected"))]
         names = ("worker-process", "output", "worker-end")
         look = lambda: (server.descriptors(), [server.threads(name) for name in names])
-        before = look()
+        before = frag.settled(look)
 
         def some():
             for number in range(WORKERS // 4):
@@ -451,7 +451,8 @@ def leaks():
 
         for thread in [frag.Checked(some) for _ in range(4)]:
             thread.join()
-        frag.wait_for(lambda: look() == before, 60, f"descriptors and threads are {before} again")
+        after = frag.settled(look, 3)
+        check(after == before, f"descriptors and threads: {before}, then {after}")
         counted = ask(server, "GET", "/runtime")["runtime"]
         check(counted["active_worker_count"] == 0, counted)
         left = [pid for pid, (parent, state) in frag.processes().items() if parent == server.pid() and state != "Z"]
