@@ -253,6 +253,39 @@ fn a_flood_without_a_newline_comes_in_bounded_pieces() {
 }
 
 #[test]
+fn who_listens_slowly_still_hears_the_last_words() {
+    // More than is read at once, and less than a pipe holds.
+    let spawned = processes().spawn(sh("seq 1 5000")).unwrap();
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let (heard, lines) = std::sync::mpsc::channel();
+    let mut waits = true;
+    let output = Output::start(spawned.stdout, spawned.stderr, false, LINE_BYTES, move |_, line| {
+        if std::mem::take(&mut waits) {
+            let _ = gate.recv();
+        }
+        heard.send(line.to_owned()).unwrap();
+    })
+    .unwrap();
+    spawned.exit.recv_timeout(LONG).unwrap();
+    // It gives up waiting, but not listening.
+    output.finish();
+    drop(open);
+    let heard: Vec<String> = std::iter::from_fn(|| lines.recv_timeout(LONG).ok()).collect();
+    assert_eq!((heard.len(), heard.last().unwrap().as_str()), (5000, "5000"));
+}
+
+#[test]
+fn a_grandchild_that_writes_for_ever_does_not_hold_us() {
+    let mut spawn = sh("(yes & echo $! >&2) ; exit 0");
+    spawn.kill_group_on_exit = false;
+    let spawned = processes().spawn(spawn).unwrap();
+    let (pid, output) = (spawned.pid, Output::start(spawned.stdout, spawned.stderr, false, 100, |_, _| {}));
+    spawned.exit.recv_timeout(LONG).unwrap();
+    output.unwrap().finish_all();
+    processes().signal_group(pid, Signal::SIGKILL);
+}
+
+#[test]
 fn a_grandchild_that_holds_the_pipe_does_not_hold_us() {
     let mut spawn = sh("echo before; sleep 15 &");
     spawn.kill_group_on_exit = false;

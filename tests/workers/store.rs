@@ -1,7 +1,7 @@
 //! What lasts of workers: across an orderly end, a kill, and files that somebody broke.
 
 use crate::binary::Server;
-use crate::binary::workers::{ASSISTANT, JSON, UNCONNECTED, Workers, start};
+use crate::binary::workers::{ASSISTANT, JSON, UNCONNECTED, Workers, start, start_running};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
@@ -311,6 +311,32 @@ fn the_log_of_events_begins_anew_when_it_is_long() {
     let server = place.start();
     let id = server.create(UNCONNECTED);
     assert!(server.worker(&id)["last_event_id"].as_u64().unwrap() > last);
+}
+
+#[test]
+fn the_last_words_of_a_worker_are_stored_before_its_end_is_told() {
+    let place = Place::new();
+    // As much as a pipe holds, and then it is gone; each line waits for the disk.
+    let line = r#"{"event":"text_done","data":{"text":"a line of the last words, number"#;
+    let script = format!(r#"read -r go; for n in $(seq 600); do echo '{line} '$n'"}}}}'; done"#);
+    let file = place.dir.path().join("script");
+    fs::write(&file, script).unwrap();
+    let server = start_running(&format!("sh {}", file.display()), &["--workers-store", &place.flag]);
+    let id = server.create(ASSISTANT);
+    let mut socket = server.observe(&id, "");
+    server.ask("POST", &format!("/workers/{id}/input"), r#"{"kind":"user","content":"go"}"#);
+    let mut said = 0;
+    loop {
+        let payload = socket.json()["envelope"]["payload"].clone();
+        match payload["event"].as_str() {
+            Some("text_done") => said += 1,
+            Some("shutdown") => break,
+            _ => {}
+        }
+    }
+    assert_eq!(said, 600, "none after the end");
+    let worker = server.worker(&id);
+    assert_eq!((&worker["transcript_len"], &worker["status"]), (&json!(601), &json!("stopped")));
 }
 
 #[test]
