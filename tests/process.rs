@@ -254,24 +254,25 @@ fn a_flood_without_a_newline_comes_in_bounded_pieces() {
 
 #[test]
 fn who_listens_slowly_still_hears_the_last_words() {
-    // More than is read at once, and less than a pipe holds.
-    let spawned = processes().spawn(sh("seq 1 5000")).unwrap();
+    // Several times what is read at once, and less than a pipe holds.
+    let spawned = processes().spawn(sh("seq 1 12000")).unwrap();
     let (open, gate) = std::sync::mpsc::channel::<()>();
-    let (heard, lines) = std::sync::mpsc::channel();
-    let mut waits = true;
+    let (hear, heard) = std::sync::mpsc::channel();
     let output = Output::start(spawned.stdout, spawned.stderr, false, LINE_BYTES, move |_, line| {
-        if std::mem::take(&mut waits) {
+        if ["1", "8000"].contains(&line) {
             let _ = gate.recv();
         }
-        heard.send(line.to_owned()).unwrap();
+        hear.send(line.to_owned()).unwrap();
     })
     .unwrap();
     spawned.exit.recv_timeout(LONG).unwrap();
-    // It gives up waiting, but not listening.
+    // It gives up waiting, but not listening: also when that stops for long after the end was known.
     output.finish();
-    drop(open);
-    let heard: Vec<String> = std::iter::from_fn(|| lines.recv_timeout(LONG).ok()).collect();
-    assert_eq!((heard.len(), heard.last().unwrap().as_str()), (5000, "5000"));
+    open.send(()).unwrap();
+    let until_silence = || std::iter::from_fn(|| heard.recv_timeout(Duration::from_secs(1)).ok()).count();
+    assert_eq!(until_silence(), 7999);
+    open.send(()).unwrap();
+    assert_eq!(until_silence(), 4001);
 }
 
 #[test]
