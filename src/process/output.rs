@@ -131,7 +131,9 @@ fn pump(
         let timeout = match rest {
             Some((Duration::ZERO, _) | (_, 0)) => return,
             // poll(2) counts whole milliseconds; round up, else the last one would spin.
-            Some((left, _)) => PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::ZERO),
+            Some((left, _)) => {
+                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::ZERO)
+            }
             None => PollTimeout::NONE,
         };
         let sources = [

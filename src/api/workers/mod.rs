@@ -1,6 +1,7 @@
 //! The worker runtime's face: everything below `/v1/`. Its clients knew another server before this
 //! one, so shapes, statuses and texts are that server's.
 mod frame;
+mod pulse;
 mod refuse;
 mod route;
 mod stream;
