@@ -258,6 +258,33 @@ fn a_broken_runtime_record_is_set_aside() {
 }
 
 #[test]
+fn what_is_no_file_keeps_nobody_from_starting() {
+    let place = Place::new();
+    let mut server = place.start();
+    let ids = [(); 3].map(|()| server.create(ASSISTANT));
+    ids.iter().for_each(|id| server.tell(id, "say a"));
+    server.terminate();
+    // A pipe nobody writes to, a device without end, a directory.
+    let [first, second] =
+        [(0, "worker.json"), (1, "transcript.jsonl")].map(|(n, file)| place.worker(&ids[n]).join(file));
+    let events = place.runtime().join("events.jsonl");
+    for path in [&first, &second, &events] {
+        fs::remove_file(path).unwrap();
+    }
+    nix::unistd::mkfifo(&first, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &second).unwrap();
+    fs::create_dir(&events).unwrap();
+    let server = place.start();
+    assert_eq!(server.refused("GET", &format!("/workers/{}", ids[0]), "").1, "worker_not_found");
+    assert_eq!(server.refused("GET", &format!("/workers/{}", ids[1]), "").1, "worker_not_found");
+    assert_eq!(server.said(&ids[2]).len(), 2);
+    // Two at the making of each, and one for each thing that is no file.
+    assert_eq!(diagnostics(&server), 6 + 3);
+    assert_eq!(server.create(UNCONNECTED), "worker-00000004");
+    assert!(events.is_file());
+}
+
+#[test]
 fn what_cannot_be_stored_has_not_happened() {
     let place = Place::new();
     let server = place.start();
