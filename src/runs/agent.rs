@@ -62,6 +62,8 @@ pub enum InvokeError {
 #[derive(Default)]
 struct Current {
     execution: Option<Arc<Execution>>,
+    /// Invocations that have ended, which not everybody has been told yet.
+    telling: usize,
     closed: bool,
 }
 
@@ -112,7 +114,8 @@ impl Agent {
         }
         let first = Action::new("RUNTIME_EXECUTION_STARTED", json!({"executionId": id, "input": input}));
         if !self.book.begin_agent(&id, &first) {
-            self.clear();
+            lock(&self.current).execution = None;
+            self.is_over(&execution, 0);
             return Err(InvokeError::Journal);
         }
         match self.start(&execution, &asks) {
@@ -221,7 +224,7 @@ impl Agent {
         }
     }
 
-    fn end(self: &Arc<Agent>, execution: &Execution, status: &str, error: Option<&str>) {
+    fn end(self: &Arc<Agent>, execution: &Arc<Execution>, status: &str, error: Option<&str>) {
         let kind = match status {
             "completed" => "RUNTIME_EXECUTION_COMPLETED",
             "failed" => "RUNTIME_EXECUTION_FAILED",
@@ -231,12 +234,21 @@ impl Agent {
         if let Some(error) = error {
             payload["error"] = json!(error);
         }
-        let agent = Arc::clone(self);
-        self.book.end_agent(&execution.id, Action::new(kind, payload), move || agent.clear());
+        let free = {
+            let agent = Arc::clone(self);
+            move || {
+                let mut current = lock(&agent.current);
+                (current.execution, current.telling) = (None, current.telling + 1);
+            }
+        };
+        let (agent, ours) = (Arc::clone(self), Arc::clone(execution));
+        self.book.end_agent(&execution.id, Action::new(kind, payload), free, move || agent.is_over(&ours, 1));
     }
 
-    fn clear(&self) {
-        lock(&self.current).execution = None;
+    /// Nothing more comes of an invocation.
+    fn is_over(&self, execution: &Execution, told: usize) {
+        *lock(&execution.phase) = Phase::Over;
+        lock(&self.current).telling -= told;
         self.over.notify_all();
     }
 
@@ -255,7 +267,7 @@ impl Agent {
         let pid = {
             let mut phase = lock(&execution.phase);
             let pid = match *phase {
-                Phase::Exited => return false,
+                Phase::Exited | Phase::Over => return false,
                 Phase::Starting => None,
                 Phase::Running(pid) => Some(pid),
                 Phase::Ending(pid) => pid,
@@ -276,16 +288,21 @@ impl Agent {
 
     fn abort_within(&self, execution: &Arc<Execution>, grace: Duration) -> bool {
         let ended = self.signal(execution, grace);
-        let until = Instant::now() + grace + SLACK;
+        self.wait(grace + SLACK, |_| *lock(&execution.phase) != Phase::Over);
+        ended
+    }
+
+    /// Waits while `goes_on`, for this long at most.
+    fn wait(&self, time: Duration, goes_on: impl Fn(&Current) -> bool) {
+        let until = Instant::now() + time;
         let mut current = lock(&self.current);
-        while current.execution.as_ref().is_some_and(|now| Arc::ptr_eq(now, execution)) {
+        while goes_on(&current) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                break;
+                return;
             }
             current = self.over.wait_timeout(current, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        ended
     }
 
     /// Ends what runs, and lets nothing begin any more.
@@ -299,5 +316,7 @@ impl Agent {
             lock(&execution.ended_because).get_or_insert("the server ended");
             self.abort_within(&execution, grace);
         }
+        // One that ended by itself a moment ago is no more ours to end, but its end is to be heard of.
+        self.wait(SLACK, |current| current.telling > 0);
     }
 }

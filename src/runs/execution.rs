@@ -12,6 +12,8 @@ pub(super) enum Phase {
     Ending(Option<Pid>),
     /// The process has ended.
     Exited,
+    /// Everybody knows how.
+    Over,
 }
 
 /// One invocation.

@@ -9,6 +9,7 @@ mod stream;
 mod wire;
 
 pub use discovery::Identity;
+pub use stream::Beginning;
 pub use wire::encode;
 
 use super::{Answer, Api};
@@ -41,6 +42,8 @@ pub struct RunsApi {
     pub history_size: usize,
     /// How often a stream says that it is there.
     pub heartbeat: Duration,
+    /// What streams of the state begin with.
+    pub beginning: Beginning,
 }
 
 impl RunsApi {
