@@ -381,4 +381,47 @@ mod tests {
         pairs.iter().take(4).for_each(|(.., key)| streams.release(*key));
         assert!(streams.admit_long_lived());
     }
+    #[test]
+    fn whole_bodies_make_room_for_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stats = Arc::new(Stats::default());
+        let streams = Streams::new(100, Arc::clone(&stats));
+        let begin = Instant::now();
+        let slow = |n: u64, spared: bool, bytes: usize| {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            client.set_nonblocking(true).unwrap();
+            let socket = Arc::new(listener.accept().unwrap().0);
+            streams.whole.fetch_add(bytes, Ordering::Relaxed);
+            let stream = Stream {
+                socket: Arc::downgrade(&socket),
+                since: begin,
+                moved: Arc::new(AtomicU64::new(n << 32)),
+                whole: Arc::new(AtomicUsize::new(bytes)),
+                spared,
+                cut: false,
+            };
+            let key = streams.admit_slow(stream);
+            (client, socket, key)
+        };
+        let is_cut = |(client, ..): &(TcpStream, Arc<TcpStream>, u64)| {
+            let mut client = client;
+            client.read(&mut [0]).is_ok()
+        };
+        let half = WHOLE_BYTES / 2 - 1;
+        // The slowest has nothing in memory, the next may not be cut.
+        let crowd = [
+            slow(0, false, 0),
+            slow(1, true, half),
+            slow(3, false, half),
+            slow(2, false, half),
+            slow(4, false, 1),
+        ];
+        assert_eq!(crowd.each_ref().map(is_cut), [false, false, false, true, false]);
+        assert!(streams.make_room(), "what is cut will be gone");
+        streams.whole.fetch_add(half, Ordering::Relaxed);
+        assert!(streams.make_room());
+        assert_eq!(crowd.each_ref().map(is_cut), [false, false, true, true, false]);
+        streams.whole.fetch_add(half, Ordering::Relaxed);
+        assert!(!streams.make_room(), "there is nobody left who would make enough");
+    }
 }
