@@ -40,6 +40,15 @@ fn slow_senders_take_no_more_memory_than_there_is() {
         .collect();
     // What came of a piece does not count before it is whole.
     eventually("those who are too many are gone", || closed(&crowd) >= CROWD - 34);
+    assert!(closed(&crowd) <= CROWD / 2, "the others are still waited for");
+    // Who has something to send gets the place of one who does not go on.
+    let mut stored = 0;
+    eventually("others are served", || {
+        let answer = send(server.control.unwrap(), "POST", "/api/artifacts", "", &body);
+        assert!(matches!(answer.status, 201 | 503), "{}", answer.body_text());
+        stored += usize::from(answer.status == 201);
+        stored == 5
+    });
     let answer = server.get("/_frag/status", "");
     assert!(answer.status == 200 || answer.status == 503, "{}", answer.status);
 }
