@@ -19,6 +19,7 @@ use serde_json::json;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -61,9 +62,10 @@ pub enum InvokeError {
 
 #[derive(Default)]
 struct Current {
-    execution: Option<Arc<Execution>>,
-    /// Invocations that have ended, which not everybody has been told yet.
-    telling: usize,
+    /// The latest invocation.
+    latest: Option<Arc<Execution>>,
+    /// It is under way: no other may begin.
+    busy: bool,
     closed: bool,
 }
 
@@ -89,7 +91,8 @@ impl Agent {
 
     /// The invocation under way.
     pub(super) fn current(&self) -> Option<Arc<Execution>> {
-        lock(&self.current).execution.clone()
+        let current = lock(&self.current);
+        current.latest.clone().filter(|_| current.busy)
     }
 
     /// Begins an invocation and returns its id; the rest happens on threads of its own. `asks` gets the
@@ -101,21 +104,23 @@ impl Agent {
             phase: Mutex::new(Phase::Starting),
             input: Mutex::new(None),
             ended_because: Mutex::new(None),
+            over: AtomicBool::new(false),
         });
         {
             let mut current = lock(&self.current);
             if current.closed {
                 return Err(InvokeError::Ending);
             }
-            if let Some(running) = &current.execution {
+            if let Some(running) = current.latest.as_ref().filter(|_| current.busy) {
                 return Err(InvokeError::Busy(running.id.clone()));
             }
-            current.execution = Some(Arc::clone(&execution));
+            current.latest = Some(Arc::clone(&execution));
+            current.busy = true;
         }
         let first = Action::new("RUNTIME_EXECUTION_STARTED", json!({"executionId": id, "input": input}));
         if !self.book.begin_agent(&id, &first) {
-            lock(&self.current).execution = None;
-            self.is_over(&execution, 0);
+            self.free();
+            self.tell_over(&execution);
             return Err(InvokeError::Journal);
         }
         match self.start(&execution, &asks) {
@@ -234,21 +239,20 @@ impl Agent {
         if let Some(error) = error {
             payload["error"] = json!(error);
         }
-        let free = {
-            let agent = Arc::clone(self);
-            move || {
-                let mut current = lock(&agent.current);
-                (current.execution, current.telling) = (None, current.telling + 1);
-            }
-        };
-        let (agent, ours) = (Arc::clone(self), Arc::clone(execution));
-        self.book.end_agent(&execution.id, Action::new(kind, payload), free, move || agent.is_over(&ours, 1));
+        let (agent, freed) = (Arc::clone(self), Arc::clone(self));
+        let over = Arc::clone(execution);
+        let told = move || agent.tell_over(&over);
+        self.book.end_agent(&execution.id, Action::new(kind, payload), move || freed.free(), told);
     }
 
-    /// Nothing more comes of an invocation.
-    fn is_over(&self, execution: &Execution, told: usize) {
-        *lock(&execution.phase) = Phase::Over;
-        lock(&self.current).telling -= told;
+    /// Lets the next invocation begin.
+    fn free(&self) {
+        lock(&self.current).busy = false;
+    }
+
+    fn tell_over(&self, execution: &Execution) {
+        let _current = lock(&self.current);
+        execution.over.store(true, Ordering::Release);
         self.over.notify_all();
     }
 
@@ -267,7 +271,7 @@ impl Agent {
         let pid = {
             let mut phase = lock(&execution.phase);
             let pid = match *phase {
-                Phase::Exited | Phase::Over => return false,
+                Phase::Exited => return false,
                 Phase::Starting => None,
                 Phase::Running(pid) => Some(pid),
                 Phase::Ending(pid) => pid,
@@ -288,21 +292,16 @@ impl Agent {
 
     fn abort_within(&self, execution: &Arc<Execution>, grace: Duration) -> bool {
         let ended = self.signal(execution, grace);
-        self.wait(grace + SLACK, |_| *lock(&execution.phase) != Phase::Over);
-        ended
-    }
-
-    /// Waits while `goes_on`, for this long at most.
-    fn wait(&self, time: Duration, goes_on: impl Fn(&Current) -> bool) {
-        let until = Instant::now() + time;
+        let until = Instant::now() + grace + SLACK;
         let mut current = lock(&self.current);
-        while goes_on(&current) {
+        while !execution.over.load(Ordering::Acquire) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return;
+                break;
             }
             current = self.over.wait_timeout(current, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        ended
     }
 
     /// Ends what runs, and lets nothing begin any more.
@@ -310,13 +309,11 @@ impl Agent {
         let execution = {
             let mut current = lock(&self.current);
             current.closed = true;
-            current.execution.clone()
+            current.latest.clone()
         };
         if let Some(execution) = execution {
             lock(&execution.ended_because).get_or_insert("the server ended");
             self.abort_within(&execution, grace);
         }
-        // One that ended by itself a moment ago is no more ours to end, but its end is to be heard of.
-        self.wait(SLACK, |current| current.telling > 0);
     }
 }

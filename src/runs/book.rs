@@ -102,14 +102,14 @@ impl Book {
         }
     }
 
-    /// Ends the agent's run with its last action: on the disk first, then for everybody. Who is told that it
-    /// ended may invoke again, so `free` comes before that; who ends the streams is to wait for `over`.
+    /// Ends the agent's run with its last action: on the disk first, then for everybody. `free` comes
+    /// before the news that the agent is free, `told` behind all of it.
     pub(super) fn end_agent(
         self: &Arc<Book>,
         id: &str,
         last: Action,
         free: impl FnOnce() + Send + 'static,
-        over: impl FnOnce() + Send + 'static,
+        told: impl FnOnce() + Send + 'static,
     ) {
         let (status, error) = how(&last);
         let state = self.bus.preview(&last).json(Slices::all());
@@ -122,7 +122,7 @@ impl Book {
             book.tell_head(sealed);
             free();
             book.bus.status(status.as_str(), &run, error.as_deref(), action.at_ms);
-            over();
+            told();
         });
         match &self.journal {
             Some(journal) => journal.finish(Finish { id: id.to_owned(), last, state, done }),
