@@ -19,7 +19,7 @@ pub use artifacts::{ArtifactApi, Sharing};
 pub use gate::{Gate, GatePolicy};
 pub use route::{Route, RouteError, route};
 #[cfg(feature = "runs")]
-pub use runs::{Identity, RunsApi, encode};
+pub use runs::{Beginning, Identity, RunsApi, encode};
 
 use crate::exec::Exec;
 use crate::files::Root;

@@ -12,7 +12,7 @@ use super::ring::{EventRing, Stream, Streams};
 use super::slices::Slices;
 use super::state::State;
 use super::subscription::{Listeners, Start, Subscription};
-use super::tick::{Delivery, batch};
+use super::tick::Delivery;
 use crate::base::lock::lock;
 use std::fmt;
 use std::io;
@@ -45,6 +45,8 @@ pub(super) struct Core {
     pub(super) listeners: [Listeners; 3],
     /// Streams with events that were not sent.
     pub(super) news: [bool; 3],
+    /// Bytes of those events.
+    pub(super) unsent_bytes: usize,
     /// Counts the times recording of the state began.
     pub(super) epoch: u64,
     /// Told to end: one more round.
@@ -90,6 +92,7 @@ impl Bus {
                 ring: EventRing::new(settings.ring, RING_BYTES, last),
                 listeners: Default::default(),
                 news: [false; 3],
+                unsent_bytes: 0,
                 epoch: 0,
                 closing: false,
                 closed: false,
@@ -182,14 +185,11 @@ impl Bus {
             (None, _) if stream == Stream::Actions => Start::State { last: sent, state: core.state.clone() },
             (None, _) => Start::State { last: sent, state: core.sent.clone() },
         };
-        if let Some(missed) = covered.and_then(|after| batch(&core.ring.between(after, sent, stream), sent)) {
-            mailbox.put(&missed);
-        }
         drop(core);
         delivery.into_iter().for_each(Delivery::deliver);
         drop(sending);
-        let at = covered.unwrap_or(sent);
-        (Subscription::new(Arc::clone(&self.shared), stream, mailbox, at), start)
+        let missed = covered.unwrap_or(sent)..sent;
+        (Subscription::new(Arc::clone(&self.shared), stream, mailbox, missed), start)
     }
 
     /// Holds up the sending, as a busy processor would.

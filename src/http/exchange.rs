@@ -4,7 +4,7 @@ use super::buffer::Buffer;
 use super::conn::{Attempts, Conn, Role};
 use super::error::HttpError;
 use super::head::{Head, Method, Version};
-use super::limits::Limits;
+use super::limits::{Limits, SMALL_BYTES};
 use super::rate::MinimumRate;
 use super::response::{Body, CopyError, Delimiter, Progress, Response, ResponseWriter, field, status_line};
 use super::seat::Seat;
@@ -156,6 +156,24 @@ impl<'c> Exchange<'c> {
         BodyReader { watch: Some(watch), ..self.body() }
     }
 
+    /// The request's body in memory, as a whole: of this many bytes at most.
+    ///
+    /// # Errors
+    /// [`BodyError`]; also when so much of others is in memory that there is no room.
+    pub fn whole_body(&mut self, bytes: u64) -> Result<Vec<u8>, BodyError> {
+        self.limit_body(bytes)?;
+        let seat = self.seat;
+        let mut whole = Vec::new();
+        loop {
+            let piece = self.body().take(SMALL_BYTES as u64).read_to_end(&mut whole);
+            match piece.map_err(|error| BodyError::of(&error).unwrap_or(BodyError::Incomplete))? {
+                0 => return Ok(whole),
+                read if !seat.keep(read) => return Err(BodyError::NoRoom),
+                _ => {}
+            }
+        }
+    }
+
     /// Whether nothing of a response was sent.
     pub fn is_unanswered(&self) -> bool {
         self.progress == Progress::None
@@ -183,6 +201,12 @@ impl<'c> Exchange<'c> {
     /// # Errors
     /// The client is gone or too slow, or a file body could not be read.
     pub fn respond(&mut self, response: Response) -> io::Result<()> {
+        if let Body::Bytes(bytes) = &response.body
+            && bytes.len() > SMALL_BYTES
+        {
+            // It is there already. If it goes slowly, it is the one that is cut.
+            let _ = self.seat.keep(bytes.len());
+        }
         // A 304 tells no length of its own: it would be taken for that of the 200 it stands for.
         let length = (response.status != 304).then(|| response.length());
         let mut head = self.begin(response.status);

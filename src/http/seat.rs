@@ -1,7 +1,7 @@
 //! Who occupies a thread: a request that lasts gives up its place in the pool and is counted as a
 //! stream instead, so that slow peers can never use the pool up.
 use super::error::HttpError;
-use super::limits::{CROWD_TICK, STREAM_AFTER, STREAM_TICK};
+use super::limits::{CROWD_TICK, STREAM_AFTER, STREAM_TICK, WHOLE_BYTES};
 use crate::base::lock::lock;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -40,8 +40,12 @@ struct Stream {
     socket: Weak<TcpStream>,
     since: Instant,
     moved: Arc<AtomicU64>,
+    /// Bytes of whole bodies it has in memory.
+    whole: Arc<AtomicUsize>,
     /// Not to be cut: it has been already and has not ended yet, or what it waits for has an end.
     spared: bool,
+    /// It has been cut and has not ended yet.
+    cut: bool,
 }
 
 impl Stream {
@@ -49,6 +53,10 @@ impl Stream {
     fn rate(&self) -> u64 {
         let ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         self.moved.load(Ordering::Relaxed).saturating_mul(1000) / ms
+    }
+
+    fn whole(&self) -> usize {
+        self.whole.load(Ordering::Relaxed)
     }
 }
 
@@ -59,6 +67,17 @@ struct Slow {
     uncut: usize,
 }
 
+impl Slow {
+    /// The slowest of those that may be cut counts as cut; its bytes in memory and its socket.
+    fn cut_slowest(&mut self, among: impl Fn(&Stream) -> bool) -> Option<(usize, Weak<TcpStream>)> {
+        let candidates = self.streams.values_mut().filter(|s| !s.spared && among(s));
+        let slowest = candidates.min_by_key(|s| (s.rate(), s.since))?;
+        (slowest.spared, slowest.cut) = (true, true);
+        self.uncut -= 1;
+        Some((slowest.whole(), slowest.socket.clone()))
+    }
+}
+
 /// All streams of the front, both kinds: slow requests, which the slowest of make room for others,
 /// and long-lived ones by design, which do not.
 #[derive(Debug)]
@@ -67,12 +86,21 @@ pub(super) struct Streams {
     next: AtomicU64,
     slow: Mutex<Slow>,
     tunnels: Mutex<HashMap<u64, Weak<TcpStream>>>,
+    /// Bytes of whole bodies in memory, of all requests.
+    whole: AtomicUsize,
     stats: Arc<Stats>,
 }
 
 impl Streams {
     pub(super) fn new(max: usize, stats: Arc<Stats>) -> Self {
-        Streams { max, next: AtomicU64::new(1), slow: Mutex::default(), tunnels: Mutex::default(), stats }
+        Streams {
+            max,
+            next: AtomicU64::new(1),
+            slow: Mutex::default(),
+            tunnels: Mutex::default(),
+            whole: AtomicUsize::new(0),
+            stats,
+        }
     }
 
     /// Counts a slow request; over the bound, or over the half of it that is theirs, the slowest of them is
@@ -84,24 +112,42 @@ impl Streams {
             slow.uncut += usize::from(!stream.spared);
             slow.streams.insert(key, stream);
             let all = self.stats.streams.fetch_add(1, Ordering::Relaxed);
-            if all >= self.max || slow.uncut > self.max.div_ceil(2) {
-                let candidates = slow.streams.values_mut().filter(|s| !s.spared);
-                let slowest = candidates.min_by_key(|s| (s.rate(), s.since));
-                let socket = slowest.and_then(|s| {
-                    s.spared = true;
-                    s.socket.upgrade()
-                });
-                slow.uncut -= usize::from(slow.uncut > 0);
-                socket
-            } else {
-                None
-            }
+            let is_over = all >= self.max || slow.uncut > self.max.div_ceil(2);
+            if is_over { slow.cut_slowest(|_| true) } else { None }
         };
-        if let Some(socket) = victim {
+        self.cut(victim.map(|(_, socket)| socket));
+        self.make_room();
+        key
+    }
+
+    fn cut(&self, victims: impl IntoIterator<Item = Weak<TcpStream>>) {
+        for socket in victims.into_iter().filter_map(|socket| socket.upgrade()) {
             self.stats.shed.fetch_add(1, Ordering::Relaxed);
             let _ = socket.shutdown(Shutdown::Both);
         }
-        key
+    }
+
+    /// Where whole bodies take more memory than they may, the slowest requests that have some are cut until
+    /// the rest fits; false when it does not.
+    fn make_room(&self) -> bool {
+        if self.whole.load(Ordering::Relaxed) <= WHOLE_BYTES {
+            return true;
+        }
+        let mut victims = Vec::new();
+        let fits = {
+            let mut slow = lock(&self.slow);
+            let going: usize = slow.streams.values().filter(|s| s.cut).map(Stream::whole).sum();
+            let mut left = self.whole.load(Ordering::Relaxed).saturating_sub(going);
+            while left > WHOLE_BYTES
+                && let Some((bytes, socket)) = slow.cut_slowest(|s| s.whole() > 0)
+            {
+                left = left.saturating_sub(bytes);
+                victims.push(socket);
+            }
+            left <= WHOLE_BYTES
+        };
+        self.cut(victims);
+        fits
     }
 
     /// Whether many more streams fit: only then requests may become streams to make way for others.
@@ -158,6 +204,7 @@ struct Inner {
     began: Cell<Instant>,
     socket: RefCell<Weak<TcpStream>>,
     moved: Arc<AtomicU64>,
+    whole: Arc<AtomicUsize>,
 }
 
 /// A thread's place, in the pool or among the streams. Clones are the same seat; it stays on its thread.
@@ -179,6 +226,7 @@ impl Seat {
             began: Cell::new(Instant::now()),
             socket: RefCell::new(Weak::new()),
             moved: Arc::new(AtomicU64::new(0)),
+            whole: Arc::new(AtomicUsize::new(0)),
         }))
     }
 
@@ -223,7 +271,9 @@ impl Seat {
             socket: inner.socket.borrow().clone(),
             since: inner.began.get(),
             moved: Arc::clone(&inner.moved),
+            whole: Arc::clone(&inner.whole),
             spared,
+            cut: false,
         });
         inner.place.set(Place::Stream(key));
         inner.crew.left();
@@ -273,9 +323,18 @@ impl Seat {
         }
     }
 
+    /// The request has this much more of a whole body in memory until it is over; false when there is no
+    /// room for that, not even after slower ones were cut.
+    pub(super) fn keep(&self, bytes: usize) -> bool {
+        self.0.whole.fetch_add(bytes, Ordering::Relaxed);
+        self.0.streams.whole.fetch_add(bytes, Ordering::Relaxed);
+        self.0.streams.make_room()
+    }
+
     /// The request is over; false when the thread had become a stream's and is to ask for its place
     /// in the pool again.
     pub(super) fn end(&self) -> bool {
+        self.0.streams.whole.fetch_sub(self.0.whole.swap(0, Ordering::Relaxed), Ordering::Relaxed);
         match self.0.place.replace(Place::Pool) {
             Place::Pool => true,
             Place::Stream(key) => {
@@ -308,7 +367,9 @@ mod tests {
                 since: begin,
                 // The later, the faster.
                 moved: Arc::new(AtomicU64::new(n << 32)),
+                whole: Arc::default(),
                 spared: false,
+                cut: false,
             };
             pairs.push((client, socket, streams.admit_slow(stream)));
         }
@@ -319,5 +380,48 @@ mod tests {
         assert!(!streams.admit_long_lived());
         pairs.iter().take(4).for_each(|(.., key)| streams.release(*key));
         assert!(streams.admit_long_lived());
+    }
+    #[test]
+    fn whole_bodies_make_room_for_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stats = Arc::new(Stats::default());
+        let streams = Streams::new(100, Arc::clone(&stats));
+        let begin = Instant::now();
+        let slow = |n: u64, spared: bool, bytes: usize| {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            client.set_nonblocking(true).unwrap();
+            let socket = Arc::new(listener.accept().unwrap().0);
+            streams.whole.fetch_add(bytes, Ordering::Relaxed);
+            let stream = Stream {
+                socket: Arc::downgrade(&socket),
+                since: begin,
+                moved: Arc::new(AtomicU64::new(n << 32)),
+                whole: Arc::new(AtomicUsize::new(bytes)),
+                spared,
+                cut: false,
+            };
+            let key = streams.admit_slow(stream);
+            (client, socket, key)
+        };
+        let is_cut = |(client, ..): &(TcpStream, Arc<TcpStream>, u64)| {
+            let mut client = client;
+            client.read(&mut [0]).is_ok()
+        };
+        let half = WHOLE_BYTES / 2 - 1;
+        // The slowest has nothing in memory, the next may not be cut.
+        let crowd = [
+            slow(0, false, 0),
+            slow(1, true, half),
+            slow(3, false, half),
+            slow(2, false, half),
+            slow(4, false, 1),
+        ];
+        assert_eq!(crowd.each_ref().map(is_cut), [false, false, false, true, false]);
+        assert!(streams.make_room(), "what is cut will be gone");
+        streams.whole.fetch_add(half, Ordering::Relaxed);
+        assert!(streams.make_room());
+        assert_eq!(crowd.each_ref().map(is_cut), [false, false, true, true, false]);
+        streams.whole.fetch_add(half, Ordering::Relaxed);
+        assert!(!streams.make_room(), "there is nobody left who would make enough");
     }
 }

@@ -88,7 +88,7 @@ impl Book {
             && history.push(id, action)
             && let Some(journal) = &self.journal
         {
-            journal.append(id, action.clone());
+            journal.append(id, action.clone(), action.bytes());
         }
         self.bus.dispatch(action, Some(id));
     }

@@ -78,6 +78,18 @@ impl Runs {
         self.0.book.act(action);
     }
 
+    /// Whether the journal, if there is one, has room for much more.
+    pub fn has_room(&self) -> bool {
+        self.0.book.journal.as_ref().is_none_or(Journal::has_room)
+    }
+
+    /// Waits until it has, for who can.
+    pub fn wait_for_room(&self) {
+        if let Some(journal) = &self.0.book.journal {
+            journal.wait_for_room();
+        }
+    }
+
     /// A run of another kind than the agent's begins with its first action, whose payload is an object;
     /// it gets `executionId`. False if the id is no id, or taken. Never waits.
     pub fn begin(&self, id: &str, kind: Kind, first: Action) -> bool {

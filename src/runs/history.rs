@@ -27,7 +27,7 @@ impl Entry {
     }
 
     fn push(&mut self, action: &Action) {
-        let bytes = action.payload.as_ref().map_or(0, |payload| payload.text().len()) + action.kind.len();
+        let bytes = action.bytes();
         self.actions.push_back((self.record.action_count, action.clone(), bytes));
         self.record.action_count += 1;
         self.bytes += bytes;

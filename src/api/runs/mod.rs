@@ -9,6 +9,7 @@ mod stream;
 mod wire;
 
 pub use discovery::Identity;
+pub use stream::Beginning;
 pub use wire::encode;
 
 use super::{Answer, Api};
@@ -19,7 +20,6 @@ use error::Failure;
 use percent_encoding::percent_decode;
 use route::{Route, RouteError, route};
 use serde_json::Value;
-use std::io::Read;
 use std::time::Duration;
 
 /// Bytes of a request's body.
@@ -42,6 +42,8 @@ pub struct RunsApi {
     pub history_size: usize,
     /// How often a stream says that it is there.
     pub heartbeat: Duration,
+    /// What streams of the state begin with.
+    pub beginning: Beginning,
 }
 
 impl RunsApi {
@@ -89,16 +91,18 @@ fn answer(
 
 /// The request's body.
 fn body(exchange: &mut Exchange<'_>) -> Result<Vec<u8>, Failure> {
-    exchange.limit_body(BODY_BYTES).map_err(HttpError::from)?;
-    let mut bytes = Vec::new();
-    exchange.body().read_to_end(&mut bytes).map_err(HttpError::from)?;
-    Ok(bytes)
+    Ok(exchange.whole_body(BODY_BYTES).map_err(HttpError::from)?)
 }
 
 /// The request's body as JSON. What it has that we do not know is ignored.
 fn object(exchange: &mut Exchange<'_>) -> Result<Json, Failure> {
-    let bytes = body(exchange)?;
-    Json::parse(&bytes).map_err(|_| Failure::new(400, "Invalid JSON body"))
+    parse(&body(exchange)?)
+}
+
+/// A client's JSON, which may become a part of ours.
+fn parse(text: &[u8]) -> Result<Json, Failure> {
+    let json = Json::parse(text).ok().filter(Json::is_shallow);
+    json.ok_or_else(|| Failure::new(400, "Invalid JSON body"))
 }
 
 /// A text that is there and is not empty.

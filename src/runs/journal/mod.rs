@@ -30,7 +30,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -38,6 +38,8 @@ use writer::Writer;
 
 /// Messages that wait to be written. An agent's lines may take up half of it, see [`Journal::wait_for_room`].
 const QUEUE: usize = 4096;
+/// Bytes of actions that may wait; who can wait does, above. Those who cannot say little.
+const QUEUE_BYTES: usize = 4 * 1024 * 1024;
 /// Messages written together at most.
 const BATCH: usize = 256;
 /// How often someone who waits for room looks.
@@ -56,9 +58,16 @@ pub(super) struct Finish {
 
 pub(super) enum Message {
     Begin { id: String, kind: Kind, first: Action, reply: Option<Sender<bool>> },
-    Append { id: String, action: Action },
+    Append { id: String, action: Action, bytes: usize },
     Finish(Box<Finish>),
     Approval { line: String, reply: Option<Sender<bool>> },
+}
+
+impl Message {
+    /// Bytes that count towards what waits.
+    fn bytes(&self) -> usize {
+        if let Message::Append { bytes, .. } = self { *bytes } else { 0 }
+    }
 }
 
 /// The handle to the journal; dropped, it writes what is left and ends.
@@ -66,6 +75,8 @@ pub(super) struct Journal {
     queue: Mutex<Option<Sender<Message>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     failed: Arc<AtomicBool>,
+    /// Bytes of the actions that wait.
+    bytes: Arc<AtomicUsize>,
     places: Places,
     /// Held while the journal is ours.
     _lock: Flock<File>,
@@ -109,10 +120,12 @@ impl Journal {
         let found = Found { recovered, approvals, head: writer.head.clone(), runs: writer.count };
         let (queue, messages) = bounded(QUEUE);
         let failed = Arc::new(AtomicBool::new(false));
-        let tells = Arc::clone(&failed);
-        let thread = crate::base::thread::spawn("journal", move || serve(writer, &messages, &tells))?;
+        let bytes = Arc::new(AtomicUsize::new(0));
+        let (tells, counts) = (Arc::clone(&failed), Arc::clone(&bytes));
+        let thread =
+            crate::base::thread::spawn("journal", move || serve(writer, &messages, &tells, &counts))?;
         let (queue, thread) = (Mutex::new(Some(queue)), Mutex::new(Some(thread)));
-        Ok((Journal { queue, thread, failed, places, _lock: lock }, found))
+        Ok((Journal { queue, thread, failed, bytes, places, _lock: lock }, found))
     }
 
     /// Whether everything that was told to the journal is, or will be, in it.
@@ -127,17 +140,20 @@ impl Journal {
 
     /// Begins a run without waiting.
     pub(super) fn begin(&self, id: &str, kind: Kind, first: Action) {
-        self.send(Message::Begin { id: id.to_owned(), kind, first, reply: None });
+        let _ = self.send(Message::Begin { id: id.to_owned(), kind, first, reply: None });
     }
 
-    /// Adds an action to a run's log.
-    pub(super) fn append(&self, id: &str, action: Action) {
-        self.send(Message::Append { id: id.to_owned(), action });
+    /// Adds an action of about so many bytes to a run's log.
+    pub(super) fn append(&self, id: &str, action: Action, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        if !self.send(Message::Append { id: id.to_owned(), action, bytes }) {
+            self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        }
     }
 
     /// Ends a run.
     pub(super) fn finish(&self, finish: Finish) {
-        self.send(Message::Finish(Box::new(finish)));
+        let _ = self.send(Message::Finish(Box::new(finish)));
     }
 
     /// Notes an approval; with `surely` it waits until that cannot be lost, and tells whether.
@@ -146,15 +162,18 @@ impl Journal {
         if surely {
             return self.surely(|reply| Message::Approval { line, reply: Some(reply) });
         }
-        self.send(Message::Approval { line, reply: None });
-        true
+        self.send(Message::Approval { line, reply: None })
     }
 
-    /// Waits while more than half of the queue is taken: so that somebody who has much to say leaves room
-    /// for those who must not wait.
+    /// Whether less than half of the queue is taken, and not much waits in it.
+    pub(super) fn has_room(&self) -> bool {
+        let is_long = lock(&self.queue).as_ref().is_some_and(|queue| queue.len() > QUEUE / 2);
+        !is_long && self.bytes.load(Ordering::Acquire) <= QUEUE_BYTES
+    }
+
+    /// Waits for room: so that somebody who has much to say leaves some for those who must not wait.
     pub(super) fn wait_for_room(&self) {
-        let full = || lock(&self.queue).as_ref().is_some_and(|queue| queue.len() > QUEUE / 2);
-        while self.is_well() && full() {
+        while self.is_well() && !self.has_room() {
             std::thread::park_timeout(ROOM_LOOK);
         }
     }
@@ -165,17 +184,21 @@ impl Journal {
         queue.send(message(reply)).is_ok() && written.recv() == Ok(true)
     }
 
-    /// Never waits: what does not fit is lost, and the journal has failed.
-    fn send(&self, message: Message) {
-        let Some(queue) = lock(&self.queue).clone() else { return refuse(message) };
-        if let Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) =
-            queue.try_send(message)
-        {
-            if !self.failed.swap(true, Ordering::AcqRel) {
-                log::error!("the journal has failed: the disk is too slow for it");
-            }
+    /// Never waits: what does not fit is lost, and the journal has failed. Whether it fitted.
+    fn send(&self, message: Message) -> bool {
+        let Some(queue) = lock(&self.queue).clone() else {
             refuse(message);
+            return false;
+        };
+        let Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) = queue.try_send(message)
+        else {
+            return true;
+        };
+        if !self.failed.swap(true, Ordering::AcqRel) {
+            log::error!("the journal has failed: the disk is too slow for it");
         }
+        refuse(message);
+        false
     }
 
     /// Sealed runs from the newest on; see [`read::newest`].
@@ -212,14 +235,18 @@ impl Drop for Journal {
 }
 
 /// The thread `journal`: takes what has come, writes it, tells who waits.
-fn serve(mut writer: Writer, messages: &Receiver<Message>, failed: &AtomicBool) {
+fn serve(mut writer: Writer, messages: &Receiver<Message>, failed: &AtomicBool, waiting: &AtomicUsize) {
     while let Ok(first) = messages.recv() {
         let batch: Vec<Message> = [first].into_iter().chain(messages.try_iter().take(BATCH - 1)).collect();
+        let bytes: usize = batch.iter().map(Message::bytes).sum();
         if failed.load(Ordering::Acquire) {
             batch.into_iter().for_each(refuse);
+            waiting.fetch_sub(bytes, Ordering::AcqRel);
             continue;
         }
-        match writer.write(&batch) {
+        let written = writer.write(&batch);
+        waiting.fetch_sub(bytes, Ordering::AcqRel);
+        match written {
             Ok(sealed) => tell(batch, sealed),
             Err(error) => {
                 log::error!("the journal has failed and is not written any more: {error}");
