@@ -38,7 +38,7 @@ function fileRow(folder, first) {
     };
     const toggle = make("button", { type: "button", class: "name folder", "aria-expanded": "false", onclick: () => open(inner.hidden) }, make("span", { class: "icon", "aria-hidden": "true", text: ICONS.directory }), name);
     const into = button("Upload here", () => { at("upload-into").value = path; at("upload-into").focus(); }, { class: "quiet small" });
-    line.append(toggle, facts, make("span", { class: "acts" }, into, removal(path, true)));
+    line.append(toggle, make("span", { class: "acts" }, into, removal(path, true)), facts);
     line.dataset.into = path;
     row.append(line, inner);
     row.reload = () => { if (!inner.hidden) return open(true); return undefined; };
@@ -47,7 +47,7 @@ function fileRow(folder, first) {
     const look = isFile ? make("button", { type: "button", class: "name", onclick: () => openEditor(path) }, make("span", { class: "icon", "aria-hidden": "true" }), name)
       : make("span", { class: "name" }, make("span", { class: "icon", "aria-hidden": "true", text: ICONS[first.type] }), name);
     const download = isFile ? button("Download", (event) => busy(event.currentTarget, "", () => save(path, row.bytes)), { class: "quiet small", "aria-label": `Download ${oneLine(first.name)}` }) : null;
-    line.append(look, facts, make("span", { class: "acts" }, ...(download ? [download] : []), removal(path, false)));
+    line.append(look, make("span", { class: "acts" }, download, removal(path, false)), facts);
     row.append(line);
   }
   row.show = (entry) => {

@@ -81,7 +81,7 @@ function followLogs() {
       last = line.id;
       addLog(line);
     },
-    state: connection,
+    state: (state, until) => connection("logs", state, until),
     refused: (error) => addLog({ gap: inWords(error) }),
   });
 }

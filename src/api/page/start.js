@@ -124,7 +124,7 @@ async function begin() {
     document.addEventListener("visibilitychange", () => { if (!document.hidden && !at("work").hidden) refreshAll(has); });
   } catch (error) {
     if (error instanceof Refused && error.status === 401) return;
-    connection("waiting");
+    connection("status", "waiting");
     say("Unreachable", "bad");
     setTimeout(begin, 2000);
     if (!(error instanceof Refused)) throw error;
@@ -138,7 +138,8 @@ function follow(has) {
       // A gap: nobody knows what was in it.
       else if (name === "state.initial") refreshAll(has);
     },
-    state(state) {
+    state(state, until) {
+      connection("actions", state, until);
       if (state === "live" && before) refreshAll(has);
       before = true;
     },

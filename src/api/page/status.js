@@ -54,11 +54,11 @@ const refreshStatus = calmly(250, async () => {
     const response = await send("status");
     const now = await response.json();
     if (!now.status) throw new Refused(response.status, now.error?.code, now.error?.message || "");
-    connection("live");
+    connection("status", "live");
     showStatus(now);
   } catch (error) {
     if (error instanceof Refused && error.status === 403) deny(error);
-    else if (!(error instanceof Refused) || error.status !== 401) { connection("waiting"); say("Unreachable", "bad"); }
+    else if (!(error instanceof Refused) || error.status !== 401) { connection("status", "waiting"); say("Unreachable", "bad"); }
     throw error instanceof Refused ? error : new Refused(0, "unreachable", UNREACHABLE);
   }
 });
@@ -80,9 +80,13 @@ at("start").addEventListener("click", () => act("start", "Starting…", (_, ms) 
 at("stop").addEventListener("click", () => act("stop", "Stopping…", () => "Stopped."));
 at("interrupt").addEventListener("click", () => act("interrupt", "Interrupting…", () => "Interrupted."));
 
-// How this page hears of things.
-function connection(state, until) {
-  at("link").dataset.tone = state === "live" ? "good" : "wait";
-  if (state === "live") { ticking.delete(at("link-word")); at("link-word").textContent = "Live"; }
-  else tick(at("link-word"), () => until && until > Date.now() + 900 ? `Connecting again in ${span(until - Date.now())}` : "Connecting again");
+// How this page hears of things: live when every way by which it does is.
+const ways = {};
+function connection(way, state, until = 0) {
+  ways[way] = { state, until };
+  const broken = Object.values(ways).filter((one) => one.state !== "live");
+  at("link").dataset.tone = broken.length ? "wait" : "good";
+  const next = Math.max(...broken.map((one) => one.until));
+  tick(at("link-word"), () => broken.length === 0 ? "Live" : next > Date.now() + 900 ? `Connecting again in ${span(next - Date.now())}` : "Connecting again");
 }
+addEventListener("online", () => refreshStatus());

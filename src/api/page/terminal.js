@@ -26,10 +26,10 @@ function restyle(look, parameters) {
     else if (code === 1) look.bold = true;
     else if (code === 2) look.dim = true;
     else if (code === 3) look.italic = true;
-    else if (code === 4) look.under = true;
+    else if (code === 4) look.lined = true;
     else if (code === 22) { delete look.bold; delete look.dim; }
     else if (code === 23) delete look.italic;
-    else if (code === 24) delete look.under;
+    else if (code === 24) delete look.lined;
     else if (code >= 30 && code <= 37) look.colour = code - 30;
     else if (code >= 90 && code <= 97) look.colour = code - 90;
     else if (code === 39) delete look.colour;
