@@ -103,9 +103,8 @@ def main():
             (server.root / name).write_text("harmless\n")
         (server.root / "pages").mkdir()
         (server.root / "pages" / "about.html").write_text("<p>About\n")
-        browse("work", server, chromium, modules)
-        browse("looks", server, chromium, modules)
-        browse("prefix", server, chromium, modules)
+        for scenario in ("work", "looks", "prefix", "bounds"):
+            browse(scenario, server, chromium, modules)
     with served() as server:
         browse("plain", server, chromium, modules, public=True)
 

@@ -12,7 +12,7 @@ function approvalCard(approval) {
     refreshApprovals();
   }, error);
   const left = approval.expiresAt === undefined ? make("span", { class: "facts", text: "waits until you decide" })
-    : tick(make("span", { class: "facts" }), () => approval.expiresAt > Date.now() ? `expires in ${span(Math.max(1000, approval.expiresAt - Date.now()))}` : "expired");
+    : tick(make("span", { class: "facts" }), () => approval.expiresAt > Date.now() ? `expires in ${lasting(approval.expiresAt - Date.now())}` : "expired");
   return make("li", { class: "approval" },
     make("div", { class: "entry" }, make("strong", { class: "mono", text: oneLine(approval.toolName) }), left),
     make("pre", { class: "args mono", tabindex: "0", "aria-label": `Arguments of ${oneLine(approval.toolName)}`, text: seen(args) }),

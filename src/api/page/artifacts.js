@@ -29,12 +29,12 @@ function artifactRow(one) {
     make("a", { class: "word", href: link, target: "_blank", rel: "noopener noreferrer", text: oneLine(one.title) || one.id }),
     make("span", { class: "facts", text: `until ${moment(one.until)}`, title: "A look at it makes it last longer" }),
     make("span", { class: "acts" }, button("Copy", (event) => copy(event.currentTarget, link), { class: "quiet small" }),
-      twice("Delete", "Really?", (element) => busy(element, "", async () => {
+      twice("✕", `Delete ${oneLine(one.title) || one.id}`, (element) => busy(element, "", async () => {
         const response = await send(`api/artifacts/${one.id}`, { method: "DELETE" });
         if (!response.ok && response.status !== 404) throw await refusal(response);
         made.splice(made.indexOf(one), 1);
         drawMade();
-      }), { class: "quiet small" }))));
+      })))));
 }
 const drawMade = () => sync(at("artifact-list"), made, (one) => one.id, artifactRow);
 function showArtifactCounts(counts) {

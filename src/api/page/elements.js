@@ -57,6 +57,8 @@ function span(ms) {
   if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor(s % 3600 / 60)} min`;
   return `${Math.floor(s / 86400)} d ${Math.floor(s % 86400 / 3600)} h`;
 }
+// Of what goes on: in whole seconds.
+const lasting = (ms) => ms < 60_000 ? `${Math.max(0, Math.floor(ms / 1000))} s` : span(ms);
 const clock = (ms) => new Date(ms).toLocaleTimeString("en-GB");
 const moment = (ms) => Date.now() - ms < 20 * 3600e3 ? clock(ms) : `${new Date(ms).toLocaleDateString("en-GB", { day: "numeric", month: "short" })} ${clock(ms)}`;
 
@@ -83,17 +85,22 @@ function tell(text, tone) {
   setTimeout(() => toast.remove(), TOAST_MS);
 }
 
-// A button that asks once more before it does what cannot be undone.
-function twice(text, sure, action, attributes) {
+// A button of one sign, with a name for who cannot see what the sign means.
+const sign = (text, name, onclick) => button(text, onclick, { class: "quiet small sign", "aria-label": name, title: name });
+// One that asks once more before it does what cannot be undone.
+function twice(text, name, action) {
   let timer;
-  const calm = (element) => { clearTimeout(timer); element.textContent = text; element.classList.remove("sure"); };
-  const onclick = ({ currentTarget }) => {
-    if (currentTarget.classList.contains("sure")) { calm(currentTarget); action(currentTarget); return; }
-    currentTarget.textContent = sure;
-    currentTarget.classList.add("sure");
-    timer = setTimeout(calm, 4000, currentTarget);
+  const show = (element, sure) => {
+    clearTimeout(timer);
+    element.classList.toggle("sure", sure);
+    element.textContent = sure ? "Really?" : text;
+    element.setAttribute("aria-label", sure ? `Really? ${name}` : name);
   };
-  return button(text, onclick, attributes);
+  return sign(text, name, ({ currentTarget: element }) => {
+    if (element.classList.contains("sure")) { show(element, false); action(element); return; }
+    show(element, true);
+    timer = setTimeout(show, 4000, element, false);
+  });
 }
 
 // Runs what a button started; meanwhile the button is off and says so. An error is put in words.

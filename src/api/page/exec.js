@@ -44,7 +44,12 @@ function exitText({ code, signal, duration_ms: ms, truncated, timed_out: timedOu
 function showWords() {
   const line = at("exec-line").value;
   at("exec-error").textContent = "";
-  try { at("exec-words").replaceChildren(...words(line).slice(0, 100).map((word) => make("span", { text: cut(oneLine(word), 200) || "\u00a0" }))); } catch { /* It is still being typed. */ }
+  try {
+    const found = words(line);
+    // Only where it is not what it looks like.
+    const shown = found.join(" ") === line.trim() ? [] : found.slice(0, 100);
+    at("exec-words").replaceChildren(...shown.map((word) => make("span", { text: cut(oneLine(word), 200) || "\u00a0" })));
+  } catch { /* It is still being typed. */ }
 }
 at("exec-line").addEventListener("input", showWords);
 
@@ -87,7 +92,7 @@ async function beginExec(response, args) {
   at("exec-run").hidden = true;
   at("exec-stop").hidden = false;
   at("exec-state").dataset.tone = "wait";
-  tick(at("exec-state"), () => `Running for ${span(Math.max(1000, Date.now() - began))}`);
+  tick(at("exec-state"), () => `Running for ${lasting(Date.now() - began)}`);
   followExec(exec.run, output, {
     end: (event) => over(exitText(event), event.code === 0 ? "good" : "bad"),
     refused: (error) => over(inWords(error), "bad"),

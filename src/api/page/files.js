@@ -37,7 +37,7 @@ function fileRow(folder, first) {
       }
     };
     const toggle = make("button", { type: "button", class: "name folder", "aria-expanded": "false", onclick: () => open(inner.hidden) }, make("span", { class: "icon", "aria-hidden": "true", text: ICONS.directory }), name);
-    const into = button("Upload here", () => { at("upload-into").value = path; at("upload-into").focus(); }, { class: "quiet small" });
+    const into = sign("↑", `Upload into ${oneLine(first.name)}`, () => { at("upload-into").value = path; at("upload-into").focus(); });
     line.append(toggle, make("span", { class: "acts" }, into, removal(path, true)), facts);
     line.dataset.into = path;
     row.append(line, inner);
@@ -46,7 +46,7 @@ function fileRow(folder, first) {
     const isFile = first.type === "file";
     const look = isFile ? make("button", { type: "button", class: "name", onclick: () => openEditor(path) }, make("span", { class: "icon", "aria-hidden": "true" }), name)
       : make("span", { class: "name" }, make("span", { class: "icon", "aria-hidden": "true", text: ICONS[first.type] }), name);
-    const download = isFile ? button("Download", (event) => busy(event.currentTarget, "", () => save(path, row.bytes)), { class: "quiet small", "aria-label": `Download ${oneLine(first.name)}` }) : null;
+    const download = isFile ? sign("↓", `Download ${oneLine(first.name)}`, (event) => busy(event.currentTarget, "", () => save(path, row.bytes))) : null;
     line.append(look, make("span", { class: "acts" }, download, removal(path, false)), facts);
     row.append(line);
   }
@@ -58,11 +58,11 @@ function fileRow(folder, first) {
   };
   return row;
 }
-const removal = (path, isFolder) => twice("Delete", "Really?", (element) => busy(element, "", async () => {
+const removal = (path, isFolder) => twice("✕", `Delete ${oneLine(path.split("/").at(-1))}`, (element) => busy(element, "", async () => {
   await ask(`files/${encodePath(path)}`, { method: "DELETE" });
   tell(`Deleted ${isFolder ? "the folder " : ""}${oneLine(path)}.`);
   refreshFiles();
-}), { class: "quiet small", "aria-label": `Delete ${oneLine(path.split("/").at(-1))}` });
+}));
 
 const refreshFiles = calmly(400, async () => {
   try {

@@ -97,6 +97,8 @@ function runRow(run) {
     detail.hidden = !wanted;
     row.view?.close();
     runs.open.delete(run.executionId);
+    // One that is followed holds a connection, of which there are few.
+    if (wanted && run.kind === "exec") for (const other of at("runs-list").children) if (other.view?.stream) other.open(false);
     row.view = wanted ? new RunView(row.run) : null;
     if (wanted) runs.open.set(run.executionId, row.view);
     detail.replaceChildren(...(wanted ? [row.view.box] : []));
@@ -104,10 +106,10 @@ function runRow(run) {
   row.show = (now) => {
     row.run = now;
     row.dataset.tone = RUN_TONES[now.status] || "off";
-    badge.textContent = KINDS[now.kind] || now.kind;
-    word.textContent = now.status;
+    badge.textContent = now.status;
+    word.textContent = `${KINDS[now.kind] || now.kind}${now.program ? ` · ${oneLine(now.program)}` : ""}`;
     const began = moment(now.startTime);
-    const text = () => `${began} · ${span((now.endTime ?? Date.now()) - now.startTime)}${now.actionCount ? ` · ${plural(now.actionCount, "action")}` : ""}`;
+    const text = () => `${began} · ${now.endTime === undefined ? lasting(Date.now() - now.startTime) : span(now.endTime - now.startTime)}${now.actionCount ? ` · ${plural(now.actionCount, "action")}` : ""}`;
     ticking.delete(facts);
     if (now.endTime === undefined) tick(facts, text); else facts.textContent = text();
     why.textContent = now.error ? seen(now.error) : "";
@@ -119,11 +121,16 @@ function runRow(run) {
 // In a build without runs those of exec are all there is.
 async function listRuns() {
   const kind = at("runs-kind").value;
-  if (runs.built) return (await askJson(`runs?limit=${runs.limit}${kind && `&kind=${kind}`}`)).runs;
+  const programs = at("exec").hidden ? [] : (await askJson("exec")).runs;
+  if (runs.built) {
+    const list = (await askJson(`runs?limit=${runs.limit}${kind && `&kind=${kind}`}`)).runs;
+    for (const run of list) run.program = programs.find((program) => program.run_id === run.executionId)?.program;
+    return list;
+  }
   const states = (run) => run.state === "running" ? "running" : run.exit_code === 0 ? "completed" : "failed";
-  return (await askJson("exec")).runs.slice(0, runs.limit).map((run) => {
+  return programs.slice(0, runs.limit).map((run) => {
     const startTime = Date.parse(run.started_at);
-    return { executionId: run.run_id, kind: "exec", status: states(run), startTime, endTime: run.state === "running" ? undefined : startTime + run.duration_ms, error: run.error };
+    return { executionId: run.run_id, kind: "exec", status: states(run), startTime, endTime: run.state === "running" ? undefined : startTime + run.duration_ms, error: run.error, program: run.program };
   });
 }
 const refreshRuns = calmly(300, async () => {

@@ -4,7 +4,7 @@ let begun = false;
 function show(id) {
   for (const one of ["gate", "denied", "work"]) at(one).hidden = one !== id;
   at("controls").hidden = id !== "work" || !status?.command;
-  at("sections").hidden = id !== "work";
+  at("rail").hidden = at("link").hidden = id !== "work";
 }
 // The token is missing or wrong: everything waits until there is another.
 function lock(refused) {
@@ -71,7 +71,7 @@ async function look() {
   return has;
 }
 function nameSections() {
-  const sections = [...document.querySelectorAll("section[aria-labelledby]")].filter((section) => !section.hidden);
+  const sections = [...document.querySelectorAll("section[aria-labelledby]")].filter((section) => !section.hidden && section.id !== "off");
   sync(at("sections"), sections, (section) => section.id, (section) => make("a", { href: `#${section.id}`, text: section.querySelector("h2").textContent }));
 }
 
@@ -97,6 +97,11 @@ function refreshAll(has) {
   if (has.workers) refreshWorkers();
   if (has.runs && has.artifacts) askJson("state/artifacts").then(showArtifactCounts, () => {});
 }
+
+// On a phone the head scrolls away but for its last row; how high that is depends on what stands in it.
+new ResizeObserver(() => {
+  document.documentElement.style.setProperty("--away", `${at("rail").offsetHeight - at("top").offsetHeight}px`);
+}).observe(at("top"));
 
 const POLL_MS = 5000;
 async function begin() {

@@ -9,6 +9,8 @@ const exitWords = (exit) => exit.signal !== null ? `signal ${exit.signal}` : `co
 
 function say(word, tone) {
   at("state").dataset.tone = tone;
+  at("rail-state").dataset.tone = tone;
+  at("rail-word").textContent = word;
   if (at("state-word").textContent !== word) at("state-word").textContent = word;
   document.title = status?.command ? `${word} · ${cut(oneLine(status.command), 60)}` : word;
 }
@@ -19,7 +21,7 @@ function showStatus(now) {
   at("command").textContent = now.command ? oneLine(now.command) : "No command: nothing is started.";
   at("command").title = oneLine(now.command);
   const facts = [];
-  if (now.uptime_ms !== null) facts.push(["Up", () => span(now.uptime_ms + Date.now() - statusAt)]);
+  if (now.uptime_ms !== null) facts.push(["Up", () => lasting(now.uptime_ms + Date.now() - statusAt)]);
   if (now.pid !== null) facts.push(["Process", () => String(now.pid)]);
   facts.push(["Restarts", () => now.restarts.toLocaleString("en")], ["Port", () => String(now.port)]);
   if (now.exit) facts.push(["Last exit", () => exitWords(now.exit)]);
@@ -44,7 +46,7 @@ function showNotice(now) {
   at("notice").dataset.tone = (STATES[now.status] || [])[1];
   if (!text) { at("notice").replaceChildren(); return; }
   const until = now.next_retry_ms === null ? null : Date.now() + now.next_retry_ms;
-  const next = until === null ? null : tick(make("span"), () => ` Next start in ${span(until - Date.now())}.`);
+  const next = until === null ? null : tick(make("span"), () => ` Next start in ${lasting(until - Date.now() + 999)}.`);
   const message = now.message ? make("code", { text: seen(now.message) }) : null;
   at("notice").replaceChildren(make("p", {}, text, next), ...(message ? [message] : []));
 }
@@ -87,6 +89,6 @@ function connection(way, state, until = 0) {
   const broken = Object.values(ways).filter((one) => one.state !== "live");
   at("link").dataset.tone = broken.length ? "wait" : "good";
   const next = Math.max(...broken.map((one) => one.until));
-  tick(at("link-word"), () => broken.length === 0 ? "Live" : next > Date.now() + 900 ? `Connecting again in ${span(next - Date.now())}` : "Connecting again");
+  tick(at("link-word"), () => broken.length === 0 ? "Live" : next > Date.now() + 900 ? `Connecting again in ${lasting(next - Date.now())}` : "Connecting again");
 }
 addEventListener("online", () => refreshStatus());

@@ -1,6 +1,6 @@
 
-// -- Files and folders to below the root, two at a time, each with its progress.
-const UPLOADS = { files: 5000, together: 2, rows: 60 };
+// -- Files and folders to below the root, each with its progress.
+const UPLOADS = { files: 5000, rows: 60 };
 const uploads = { all: [], restart: false, ended: true };
 
 // The folder they go to. A dot segment would be resolved by the browser, to another route.
@@ -40,7 +40,8 @@ function uploadAll(files, folder) {
 function nextUploads() {
   const going = uploads.all.filter((one) => one.state === "going").length;
   const waiting = uploads.all.filter((one) => one.state === "waiting");
-  for (const one of waiting.slice(0, UPLOADS.together - going)) startUpload(one);
+  // Two, unless that would be the last of the browser's six connections.
+  for (const one of waiting.slice(0, (streams < 4 ? 2 : 1) - going)) startUpload(one);
   drawUploads();
   if (going === 0 && waiting.length === 0 && !uploads.ended) endUploads();
 }
@@ -116,6 +117,7 @@ at("uploads-clear").addEventListener("click", () => { uploads.all = []; drawUplo
 function withFolder(action) {
   try { return action(folderOf(at("upload-into").value)); } catch (error) { at("upload-error").textContent = inWords(error); return undefined; }
 }
+at("pick-folder").hidden = !("webkitdirectory" in at("folder-input"));
 for (const [opener, input] of [["pick-files", "file-input"], ["pick-folder", "folder-input"]]) {
   at(opener).addEventListener("click", () => at(input).click());
   at(input).addEventListener("change", ({ currentTarget }) => {

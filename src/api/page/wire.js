@@ -81,6 +81,7 @@ async function* eventsOf(body, heard) {
   }
 }
 
+let streams = 0;
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 const BACKOFF_MS = { first: 400, most: 15_000 };
 // Longer than any of our streams is silent.
@@ -115,6 +116,7 @@ function listen(path, on) {
       if (!document.hidden) seenAt = Date.now();
       if (Date.now() - seenAt > UNSEEN_MS || Date.now() - heardAt > SILENCE_MS) controller.abort();
     }, 1000);
+    streams += 1;
     try {
       const headers = { accept: "text/event-stream", ...(last && { "last-event-id": last }) };
       const response = await ask(path, { headers, signal });
@@ -124,6 +126,7 @@ function listen(path, on) {
         if (on.event(event) === false) { stop(); return; }
       }
     } finally {
+      streams -= 1;
       clearInterval(watch);
     }
   };
