@@ -11,9 +11,11 @@ function actionLine(output, { type, timestamp, payload }) {
     output.write(type === "AGENT_STDERR" ? "err" : "out", `${payload.text}\n`);
     return;
   }
-  const { executionId: _, ...rest } = payload !== null && typeof payload === "object" && !Array.isArray(payload) ? payload : { payload };
-  const text = cut(JSON.stringify(rest), 4000);
-  const shown = text === "{}" || text === '{"payload":null}' ? "" : seen(text);
+  // Without what says nothing: which run it is, and what is not known.
+  const isObject = payload !== null && typeof payload === "object" && !Array.isArray(payload);
+  const told = isObject ? Object.fromEntries(Object.entries(payload).filter(([key, value]) => key !== "executionId" && value !== null)) : payload;
+  const text = cut(JSON.stringify(told) ?? "", 4000);
+  const shown = text === "{}" || text === "null" ? "" : seen(text);
   output.element(make("span", { class: "action", title: clock(timestamp) }, make("b", { text: oneLine(type) }), ` ${shown}\n`), text.length);
 }
 const identity = ({ type, timestamp, payload }) => `${timestamp} ${type} ${JSON.stringify(payload ?? null)}`;
@@ -109,11 +111,11 @@ function runRow(run) {
     badge.textContent = now.status;
     word.textContent = `${KINDS[now.kind] || now.kind}${now.program ? ` · ${oneLine(now.program)}` : ""}`;
     const began = moment(now.startTime);
-    const text = () => `${began} · ${now.endTime === undefined ? lasting(Date.now() - now.startTime) : span(now.endTime - now.startTime)}${now.actionCount ? ` · ${plural(now.actionCount, "action")}` : ""}`;
+    const text = () => `${began} · ${now.endTime === undefined ? lasting(Date.now() - now.startTime) : span(now.endTime - now.startTime)}`;
     ticking.delete(facts);
     if (now.endTime === undefined) tick(facts, text); else facts.textContent = text();
     why.textContent = now.error ? seen(now.error) : "";
-    toggle.title = `${now.executionId}${now.digest ? `\ndigest ${now.digest}` : ""}`;
+    toggle.title = `${now.executionId}${now.actionCount ? `\n${plural(now.actionCount, "action")}` : ""}${now.digest ? `\ndigest ${now.digest}` : ""}`;
     row.view?.update(now);
   };
   return row;

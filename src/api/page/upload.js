@@ -90,8 +90,8 @@ function drawUploads() {
   const { all } = uploads, count = (state) => all.filter((one) => one.state === state).length;
   at("uploads").hidden = all.length === 0;
   const bytes = all.reduce((sum, one) => sum + one.bytes, 0), sent = all.reduce((sum, one) => sum + (one.state === "done" ? one.bytes : Math.min(one.sent, one.bytes)), 0);
-  const [done, failed, left] = [count("done"), count("failed"), count("waiting") + count("going")];
-  at("uploads-title").textContent = left ? `Uploading ${plural(all.length, "file")}` : `${plural(done, "file")} uploaded${failed ? `, ${failed} failed` : ""}`;
+  const [done, failed, stopped, left] = [count("done"), count("failed"), count("stopped"), count("waiting") + count("going")];
+  at("uploads-title").textContent = left ? `Uploading ${plural(all.length, "file")}` : `${plural(done, "file")} uploaded${failed ? `, ${failed} failed` : ""}${stopped ? `, ${stopped} cancelled` : ""}`;
   at("uploads-progress").value = bytes ? sent / bytes : done / Math.max(1, all.length);
   at("uploads-progress").hidden = left === 0;
   at("uploads-cancel").hidden = left === 0;
