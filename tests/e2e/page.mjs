@@ -1,4 +1,4 @@
-// The browser's side of page.py: node page.mjs SCENARIO URL
+// The browser's side of page.py: node page.mjs URL SCENARIO…
 // Whatever the page reports against its policy, loads from elsewhere, or runs of what it is shown, is a fault.
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -9,7 +9,8 @@ import { join } from "node:path";
 const require = createRequire(join(process.env.NODE_MODULES, "/"));
 const { chromium } = require("playwright-core");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
-const [scenario, base] = process.argv.slice(2);
+const [base, ...wanted] = process.argv.slice(2);
+let scenario = "";
 const { APP, GIVEN, ROOT, SHOTS, TOKEN } = process.env;
 const FLAGS = [
   "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -430,7 +431,7 @@ const scenarios = {
 
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS });
 try {
-  await scenarios[scenario](browser);
+  for (scenario of wanted) await scenarios[scenario](browser);
 } finally {
   await browser.close();
 }

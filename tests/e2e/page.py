@@ -52,15 +52,15 @@ def install():
     return folder / "node_modules"
 
 
-def browse(scenario, server, chromium, modules, public=False):
+def browse(scenarios, server, chromium, modules, public=False):
     environment = dict(
         os.environ, CHROMIUM=chromium, NODE_MODULES=str(modules), ROOT=str(server.root), TOKEN=TOKEN,
         APP=f"http://{frag.LOOPBACK}:{server.port}", GIVEN=str(server.given),
     )
     base = f"http://{frag.LOOPBACK}:{server.port}/_frag/" if public else f"http://{frag.LOOPBACK}:{server.control_port}/"
-    ran = subprocess.run(["node", frag.HERE / "page.mjs", scenario, base], env=environment, check=False)
+    ran = subprocess.run(["node", frag.HERE / "page.mjs", base, *scenarios], env=environment, check=False)
     if ran.returncode != 0:
-        raise SystemExit(f"{scenario}: exit code {ran.returncode}")
+        raise SystemExit(f"{base}: exit code {ran.returncode}")
 
 
 @contextlib.contextmanager
@@ -103,10 +103,9 @@ def main():
             (server.root / name).write_text("harmless\n")
         (server.root / "pages").mkdir()
         (server.root / "pages" / "about.html").write_text("<p>About\n")
-        for scenario in ("work", "looks", "prefix", "bounds"):
-            browse(scenario, server, chromium, modules)
+        browse(("work", "looks", "prefix", "bounds"), server, chromium, modules)
     with served() as server:
-        browse("plain", server, chromium, modules, public=True)
+        browse(("plain",), server, chromium, modules, public=True)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,8 @@ function happened({ action, executionId }) {
   if (executionId !== undefined) runs.open.get(executionId)?.act(action);
 }
 // Everything anew: at the beginning, and when something was missed.
-function refreshAll(has) {
+let has = {};
+function refreshAll() {
   refreshStatus();
   refreshFiles();
   if (!at("runs").hidden) refreshRuns();
@@ -102,6 +103,7 @@ function refreshAll(has) {
 new ResizeObserver(() => {
   document.documentElement.style.setProperty("--away", `${at("rail").offsetHeight - at("top").offsetHeight}px`);
 }).observe(at("top"));
+new IntersectionObserver(([state]) => { at("rail-state").hidden = state.isIntersecting; }).observe(at("state"));
 
 const POLL_MS = 5000;
 async function begin() {
@@ -113,20 +115,20 @@ async function begin() {
     show("work");
     at("forget").hidden = token === "";
     showStatus(now);
-    const has = await look();
-    refreshAll(has);
+    has = await look();
+    refreshAll();
     unlock();
     if (begun) return;
     begun = true;
     followLogs();
-    if (has.runs) follow(has);
+    if (has.runs) followActions();
     setInterval(() => {
       if (document.hidden || at("work").hidden) return;
       refreshStatus();
       if (!has.runs && has.exec) refreshRuns();
       if (!has.runs && has.workers) refreshWorkers();
     }, POLL_MS);
-    document.addEventListener("visibilitychange", () => { if (!document.hidden && !at("work").hidden) refreshAll(has); });
+    document.addEventListener("visibilitychange", () => { if (!document.hidden && !at("work").hidden) refreshAll(); });
   } catch (error) {
     if (error instanceof Refused && error.status === 401) return;
     connection("status", "waiting");
@@ -135,17 +137,18 @@ async function begin() {
     if (!(error instanceof Refused)) throw error;
   }
 }
-function follow(has) {
+function followActions() {
   let before = false;
   listen("stream/actions", {
     event({ name, data }) {
       if (name === "action") happened(JSON.parse(data));
       // A gap: nobody knows what was in it.
-      else if (name === "state.initial") refreshAll(has);
+      else if (name === "state.initial") refreshAll();
     },
     state(state, until) {
       connection("actions", state, until);
-      if (state === "live" && before) refreshAll(has);
+      // It may be another server by now, with other things turned on.
+      if (state === "live" && before) look().then((now) => { has = now; refreshAll(); }, () => {});
       before = true;
     },
   });

@@ -75,6 +75,8 @@ async function act(route, text, done) {
     if (response.ok) tell(done(answer, Date.now() - began));
     else tell(`${STATES[answer.status]?.[0] || answer.status}${answer.message ? `: ${answer.message}` : ""}`, "bad");
   });
+  // The button may be another one now.
+  if (document.activeElement === document.body) at("controls").querySelector("button:not([hidden], :disabled)")?.focus();
   refreshStatus();
 }
 at("restart").addEventListener("click", () => act("restart", "Restarting…", (_, ms) => `Restarted, and ready after ${span(ms)}.`));

@@ -70,9 +70,18 @@ class Output {
   }
   // A text of one of the streams; it may hold line ends, and need not end with one.
   write(kind, text) {
-    const lines = text.split("\n");
-    const children = lines.flatMap((line, n) => [...painted(line, this.looks[kind] || {}), ...(n < lines.length - 1 ? ["\n"] : [])]);
-    this.put(make("span", { class: kind }, ...children), text.length);
+    const span = make("span", { class: kind });
+    let plain = "";
+    text.split("\n").forEach((line, n) => {
+      if (n > 0) plain += "\n";
+      for (const piece of painted(line, this.looks[kind] || {})) {
+        if (typeof piece === "string") { plain += piece; continue; }
+        span.append(plain, piece);
+        plain = "";
+      }
+    });
+    span.append(plain);
+    this.put(span, text.length);
   }
   // A line of our own.
   note(text) { this.put(make("span", { class: "said", text: `${seen(text)}\n` }), text.length); }

@@ -1,7 +1,7 @@
 
 // -- Files and folders to below the root, each with its progress.
 const UPLOADS = { files: 5000, rows: 60 };
-const uploads = { all: [], restart: false, ended: true };
+const uploads = { all: [], restart: false, ended: true, next: 0 };
 
 // The folder they go to. A dot segment would be resolved by the browser, to another route.
 function folderOf(text) {
@@ -13,7 +13,7 @@ function folderOf(text) {
 async function filesOf(entries) {
   const found = [];
   const visit = async (entry, folder) => {
-    if (found.length >= UPLOADS.files) return;
+    if (found.length > UPLOADS.files) return;
     const path = joined(folder, entry.name);
     if (entry.isFile) { found.push({ file: await new Promise((done, failed) => entry.file(done, failed)), path }); return; }
     const reader = entry.createReader();
@@ -30,11 +30,16 @@ async function filesOf(entries) {
 function uploadAll(files, folder) {
   at("upload-error").textContent = "";
   const room = UPLOADS.files - uploads.all.filter((one) => one.state === "waiting" || one.state === "going").length;
-  if (files.length > room) at("upload-error").textContent = `At most ${plural(UPLOADS.files, "file")} at a time: ${plural(files.length - room, "is", "are")} left out.`;
+  if (files.length > room) at("upload-error").textContent = `At most ${plural(UPLOADS.files, "file")} at a time: the others are left out.`;
   if (uploads.ended) uploads.all = uploads.all.filter((one) => one.state === "failed");
   uploads.ended = false;
   uploads.restart ||= at("upload-restart").checked;
-  for (const { file, path } of files.slice(0, room)) uploads.all.push({ file, path: joined(folder, path), state: "waiting", sent: 0, bytes: file.size });
+  for (const { file, path } of files.slice(0, room)) {
+    const one = { id: String(uploads.next), file, path: joined(folder, path), state: "waiting", sent: 0, bytes: file.size };
+    uploads.next += 1;
+    try { one.address = `upload/${encodePath(one.path)}`; } catch { Object.assign(one, { state: "failed", error: "Its name is not Unicode." }); }
+    uploads.all.push(one);
+  }
   nextUploads();
 }
 function nextUploads() {
@@ -50,7 +55,7 @@ function startUpload(one) {
   Object.assign(one, { state: "going", sent: 0, error: "" });
   const request = new XMLHttpRequest();
   one.request = request;
-  request.open("PUT", `upload/${encodePath(one.path)}`);
+  request.open("PUT", one.address);
   for (const [name, value] of Object.entries(headersOf({}))) request.setRequestHeader(name, value);
   request.upload.onprogress = (event) => { one.sent = event.loaded; laterUploads(); };
   const over = (state, error) => { Object.assign(one, { state, error, request: null }); nextUploads(); };
@@ -60,7 +65,7 @@ function startUpload(one) {
     if (request.status === 401) lock(refused);
     over("failed", inWords(refused));
   };
-  request.onerror = () => over("failed", UNREACHABLE);
+  request.onerror = () => over("failed", "The connection broke.");
   request.onabort = () => over("stopped", "Cancelled.");
   request.send(one.file);
 }
@@ -100,7 +105,7 @@ function drawUploads() {
   // The interesting ones first: what failed, what goes on, then the rest, as far as there is room.
   const order = ["failed", "going", "waiting", "done", "stopped"];
   const shown = [...all].sort((a, b) => order.indexOf(a.state) - order.indexOf(b.state)).slice(0, UPLOADS.rows);
-  sync(at("uploads-list"), shown, (one) => one.path, uploadRow, showUpload);
+  sync(at("uploads-list"), shown, (one) => one.id, uploadRow, showUpload);
 }
 at("uploads-cancel").addEventListener("click", () => {
   for (const one of uploads.all) if (one.state === "waiting") one.state = "stopped";
@@ -108,7 +113,7 @@ at("uploads-cancel").addEventListener("click", () => {
   nextUploads();
 });
 at("uploads-retry").addEventListener("click", () => {
-  for (const one of uploads.all) if (one.state === "failed") one.state = "waiting";
+  for (const one of uploads.all) if (one.state === "failed" && one.address) one.state = "waiting";
   uploads.ended = false;
   nextUploads();
 });
