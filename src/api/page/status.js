@@ -30,7 +30,7 @@ function showStatus(now) {
   const is = (...states) => states.includes(now.status);
   at("start").hidden = !is("stopped", "failed");
   at("stop").hidden = is("stopped", "failed");
-  at("restart").hidden = is("stopped");
+  at("restart").hidden = is("stopped", "failed");
   if (!at("interrupt").hasAttribute("aria-busy")) at("interrupt").disabled = now.pid === null;
   at("controls").hidden = !now.command;
   at("foot").textContent = `simple-artifact-server ${now.version}`;
@@ -47,7 +47,9 @@ function showNotice(now) {
   if (!text) { at("notice").replaceChildren(); return; }
   const until = now.next_retry_ms === null ? null : Date.now() + now.next_retry_ms;
   const next = until === null ? null : tick(make("span"), () => ` Next start in ${lasting(until - Date.now() + 999)}.`);
-  const message = now.message ? make("code", { text: seen(now.message) }) : null;
+  // How it ended stands in the head already.
+  const isNews = now.message && !(now.exit && /^(exited with|killed by)/.test(now.message));
+  const message = isNews ? make("code", { text: seen(now.message) }) : null;
   at("notice").replaceChildren(make("p", {}, text, next), ...(message ? [message] : []));
 }
 
