@@ -24,7 +24,7 @@ pub enum Role {
 pub enum Access {
     /// Nothing: `await` and `health`.
     Open,
-    /// A link that is a secret itself instead of the token; else like a writer.
+    /// A writer, but no token: a link is a secret itself, and the control page asks for the token.
     Link,
     /// A writer, with the token if one is set.
     Writer,

@@ -57,6 +57,12 @@ impl Gate {
         Gate { public, control, policy }
     }
 
+    /// Whether control routes ask for a token.
+    #[cfg(feature = "page")]
+    pub(super) fn has_token(&self) -> bool {
+        self.policy.auth.token.is_some()
+    }
+
     /// On a loopback control listener only names of this machine are served: a page of another site
     /// that makes its own name point here (DNS rebinding) is not.
     pub(super) fn check_listener(&self, exchange: &Exchange<'_>) -> Result<(), HttpError> {

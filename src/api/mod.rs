@@ -5,7 +5,11 @@ mod control;
 mod exec;
 mod files;
 mod gate;
+#[cfg(any(feature = "artifacts", feature = "page"))]
+mod html;
 mod logs;
+#[cfg(feature = "page")]
+mod page;
 mod query;
 mod route;
 #[cfg(feature = "runs")]
@@ -102,6 +106,10 @@ impl Api {
         #[cfg(feature = "runs")]
         if let Some(answer) = runs::serve(self, exchange, path) {
             return Ok(answer);
+        }
+        #[cfg(feature = "page")]
+        if let Some(answer) = page::serve(self, exchange, path) {
+            return answer;
         }
         let route = route(method, path);
         #[cfg(feature = "artifacts")]

@@ -170,6 +170,10 @@ impl Bus {
         let early = after.is_some_and(|after| after > core.listeners[stream as usize].sent);
         let delivery = if early { core.take_new(stream) } else { None };
         let mailbox = core.listeners[stream as usize].join(last);
+        // Who comes back while we end must not hold up the end.
+        if core.closed {
+            mailbox.close();
+        }
         if !state_recorded && core.is_state_recorded() {
             core.sent = core.state.clone();
             core.dirty = Slices::default();

@@ -298,4 +298,7 @@ fn a_closed_bus_ends_its_streams_and_keeps_its_state() {
     thread.join().unwrap();
     note(&bus, "x");
     assert_eq!(bus.state().get(Slice::Agent)["messages"][0]["text"], "x");
+    // A client whose stream has just ended comes back at once, and must not hold up our end.
+    let (mut late, _) = bus.subscribe(Stream::Actions, None);
+    assert!(matches!(late.next(LONG), Next::Closed));
 }

@@ -44,6 +44,12 @@ impl ArtifactApi {
         ArtifactApi { artifacts, viewer, sharing }
     }
 
+    /// Whether `--viewer-dir` gave a front end, which has an index of its own.
+    #[cfg(feature = "page")]
+    pub(super) fn has_front_end(&self) -> bool {
+        matches!(self.viewer, Viewer::Folder(_))
+    }
+
     /// The artifacts themselves.
     pub fn artifacts(&self) -> &Artifacts {
         &self.artifacts
