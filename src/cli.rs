@@ -114,6 +114,10 @@ pub struct Flags {
     /// size of an upload (2GiB)
     #[argh(option, arg_name = "size")]
     pub max_upload: Option<String>,
+    /// files and directories of an uploaded archive (10000)
+    #[cfg(feature = "archive")]
+    #[argh(option, arg_name = "n")]
+    pub max_archive_members: Option<String>,
     /// program that admins may run over HTTP with arguments of their own, or any (off)
     #[argh(option, arg_name = "program|any")]
     pub exec: Option<String>,
