@@ -150,6 +150,7 @@ fn nothing_is_left_of_an_archive_with_one_bad_member() {
     use EntryType as T;
     let host = Host::new();
     fs::write(host.inside("kept"), "before").unwrap();
+    fs::write(host.inside("other"), "").unwrap();
     fs::create_dir(host.inside("dir")).unwrap();
     mkfifo(&host.inside("fifo"), Mode::S_IRUSR).unwrap();
     symlink("../outside", host.inside("out")).unwrap();
@@ -199,8 +200,8 @@ fn nothing_is_left_of_an_archive_with_one_bad_member() {
             wrong
         }),
         ("a directory in the way", "is_directory", file("dir", b"")),
-        ("a file in the way", "not_a_directory", file("kept/f", b"")),
-        ("a directory over a file", "not_a_directory", directory("kept")),
+        ("a file in the way", "not_a_directory", file("other/f", b"")),
+        ("a directory over a file", "not_a_directory", directory("other")),
         ("a FIFO in the way", "not_a_file", file("fifo", b"")),
         ("a link that leads out", "outside_root", file("out/f", b"")),
         ("a directory over such a link", "outside_root", directory("out")),
@@ -210,7 +211,7 @@ fn nothing_is_left_of_an_archive_with_one_bad_member() {
             let bytes = archive(&[file("first", b"1"), file("kept", b"after"), bad.clone(), file("z", b"")]);
             let error = unpack(&root, "", &bytes).unwrap_err();
             assert_eq!(error.code(), *expected, "{what}: {error}");
-            assert_eq!(names(&host.inside("")), ["dir", "fifo", "kept", "out"], "{what}");
+            assert_eq!(names(&host.inside("")), ["dir", "fifo", "kept", "other", "out"], "{what}");
             assert_eq!(fs::read(host.inside("kept")).unwrap(), b"before", "{what}");
         }
     }
