@@ -43,7 +43,7 @@ const TOP: u8 = 5;
 const HOMES: &[(&str, &[&str])] = &[
     ("argh", &["cli.rs", "client/arguments.rs"]),
     ("ctrlc", &["process/"]),
-    ("httparse", &["http/", "relay/"]),
+    ("httparse", &["http/", "relay/", "client/early.rs"]),
     ("json_patch", &["events/patch.rs"]),
     ("redis", &["artifacts/redis_store.rs", "artifacts/redis_store/"]),
     ("rusqlite", &["artifacts/sqlite.rs", "artifacts/sqlite/"]),

@@ -197,9 +197,9 @@ pub(super) enum ArtifactCommand {
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "put")]
 pub(super) struct Put {
-    /// the file with the payload, or - for standard input
+    /// the file with the payload (standard input)
     #[argh(positional)]
-    pub(super) file: String,
+    pub(super) file: Option<String>,
     /// the artifact whose payload it replaces
     #[argh(option, arg_name = "id")]
     pub(super) id: Option<String>,

@@ -31,14 +31,15 @@ pub(super) fn run(server: &Server, output: Output, command: ArtifactCommand) -> 
 }
 
 fn store(server: &Server, output: Output, put: &Put) -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::local(&put.file, error);
+    let name = put.file.as_deref().unwrap_or("standard input");
+    let failed = |error: io::Error| Failure::local(name, error);
     let mut payload = String::new();
-    let read = match put.file.as_str() {
-        "-" => io::stdin().lock().take(PAYLOAD_BYTES + 1).read_to_string(&mut payload),
-        file => File::open(file).map_err(failed)?.take(PAYLOAD_BYTES + 1).read_to_string(&mut payload),
+    let read = match &put.file {
+        None => io::stdin().lock().take(PAYLOAD_BYTES + 1).read_to_string(&mut payload),
+        Some(file) => File::open(file).map_err(failed)?.take(PAYLOAD_BYTES + 1).read_to_string(&mut payload),
     };
     if read.map_err(failed)? as u64 > PAYLOAD_BYTES {
-        return Err(Failure::Local(format!("{}: longer than any payload may be", put.file)));
+        return Err(Failure::Local(format!("{name}: longer than any payload may be")));
     }
     let content = json!({"payload": payload});
     let (method, target) = match &put.id {

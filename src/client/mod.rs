@@ -6,6 +6,7 @@ mod arguments;
 mod artifact;
 mod compare;
 mod control;
+mod early;
 mod events;
 mod exclude;
 mod exec;

@@ -1,9 +1,12 @@
 //! Requests to the server, and what its answers and failures are to a command.
+use super::early::Early;
 use super::failure::{Failure, Refusal};
 use serde_json::Value;
 use std::io::{self, Read};
 use std::time::Duration;
 use ureq::http::{Method, Request};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, DefaultConnector};
 use ureq::{Agent, SendBody};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,6 +25,7 @@ const ASKED_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Server {
     agent: Agent,
+    early: Early,
     base: String,
     token: Option<String>,
 }
@@ -78,7 +82,10 @@ impl Server {
             .timeout_await_100(Some(ASKED_TIMEOUT))
             .build();
         let base = format!("{}/_frag", url.trim_end_matches('/'));
-        Ok(Server { agent: config.into(), base, token })
+        let early = Early::default();
+        let connector = DefaultConnector::new().chain(early.clone());
+        let agent = Agent::with_parts(config, connector, DefaultResolver::default());
+        Ok(Server { agent, early, base, token })
     }
 
     /// The address of something below `/_frag/`.
@@ -161,7 +168,10 @@ impl Server {
             ureq::Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<Unread>()) => {
                 Failure::Local(error.to_string())
             }
-            error => Failure::Unreachable(format!("{}: {error}", self.base)),
+            error => match self.early.take() {
+                Some(refusal) => Failure::Refused(refusal),
+                None => Failure::Unreachable(format!("{}: {error}", self.base)),
+            },
         }
     }
 }
