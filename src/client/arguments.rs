@@ -16,6 +16,10 @@ pub(super) struct Arguments {
     /// file with the token
     #[argh(option, arg_name = "file")]
     pub(super) token_file: Option<String>,
+    /// file with the certificates, in PEM, that an https server's is checked by (the web's authorities)
+    #[cfg(feature = "tls")]
+    #[argh(option, arg_name = "file")]
+    pub(super) ca_file: Option<String>,
     /// print what the server answers, one JSON document a line
     #[argh(switch)]
     pub(super) json: bool,
@@ -251,7 +255,7 @@ fn to_the_front(words: Vec<String>) -> Vec<String> {
     while let Some(word) = words.next() {
         match word.as_str() {
             "--json" => front.push(word),
-            "--url" | "--token-file" => {
+            "--url" | "--token-file" | "--ca-file" => {
                 front.push(word);
                 front.extend(words.next());
             }

@@ -20,6 +20,8 @@ mod runs;
 mod scan;
 mod server;
 mod sync;
+#[cfg(feature = "tls")]
+mod tls;
 mod upload;
 mod watch;
 
@@ -84,6 +86,11 @@ fn carry_out(
         None => variable("FRAG_TOKEN")?,
     };
     let server = Server::new(url.as_deref().unwrap_or(URL), token)?;
+    #[cfg(feature = "tls")]
+    let server = match arguments.ca_file.or(variable("FRAG_CA_FILE")?) {
+        Some(file) => server.trusting(tls::certificates(&file)?),
+        None => server,
+    };
     match arguments.command {
         Command::Status(_) => return control::status(&server, output),
         Command::Restart(wanted) => return control::act(&server, output, "restart", wanted.wait),

@@ -4,7 +4,9 @@ use super::failure::{Failure, Refusal};
 use serde_json::Value;
 use std::io::{self, Read};
 use std::time::Duration;
+use ureq::config::ConfigBuilder;
 use ureq::http::{Method, Request};
+use ureq::typestate::AgentScope;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, DefaultConnector};
 use ureq::{Agent, SendBody};
@@ -72,20 +74,17 @@ impl Server {
         if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(Failure::Usage("the token is not printable ASCII".to_owned()));
         }
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .user_agent(concat!("simple-artifact-server-ctl/", env!("CARGO_PKG_VERSION")))
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_await_100(Some(ASKED_TIMEOUT))
-            .build();
         let base = format!("{}/_frag", url.trim_end_matches('/'));
         let early = Early::default();
-        let connector = DefaultConnector::new().chain(early.clone());
-        let agent = Agent::with_parts(config, connector, DefaultResolver::default());
+        let agent = agent(Agent::config_builder(), &early);
         Ok(Server { agent, early, base, token })
+    }
+
+    /// The same server, whose certificate is checked by these.
+    #[cfg(feature = "tls")]
+    pub(super) fn trusting(self, config: ureq::tls::TlsConfig) -> Server {
+        let agent = agent(Agent::config_builder().tls_config(config), &self.early);
+        Server { agent, ..self }
     }
 
     /// The address of something below `/_frag/`.
@@ -174,6 +173,20 @@ impl Server {
             },
         }
     }
+}
+
+fn agent(config: ConfigBuilder<AgentScope>, early: &Early) -> Agent {
+    let config = config
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .user_agent(concat!("simple-artifact-server-ctl/", env!("CARGO_PKG_VERSION")))
+        .timeout_connect(Some(CONNECT_TIMEOUT))
+        .timeout_await_100(Some(ASKED_TIMEOUT))
+        .build();
+    let connector = DefaultConnector::new().chain(early.clone());
+    Agent::with_parts(config, connector, DefaultResolver::default())
 }
 
 /// A connection that broke while an answer was read.
