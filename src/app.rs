@@ -148,6 +148,8 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
             exec: exec.clone(),
             gate: gate(&config),
             max_upload: config.max_upload,
+            #[cfg(feature = "archive")]
+            max_archive_members: config.max_archive_members,
             root: Arc::clone(&root),
             supervisor: supervisor.clone(),
             #[cfg(feature = "workers")]
@@ -212,6 +214,8 @@ fn child_user(config: &Config) -> Result<Option<User>, StartError> {
 /// Descriptors of what runs beside the wrapped server, at most.
 fn own_descriptors(config: &Config) -> u64 {
     let own = exec::descriptors(config);
+    #[cfg(feature = "archive")]
+    let own = own.saturating_add(crate::files::ARCHIVE_DESCRIPTORS);
     #[cfg(feature = "workers")]
     let own = own.saturating_add(workers::descriptors(config));
     own

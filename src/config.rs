@@ -40,6 +40,8 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 const LOG_LINES: usize = 1000;
 const MAX_UPLOAD_BYTES: u64 = 2 << 30;
+#[cfg(feature = "archive")]
+const MAX_ARCHIVE_MEMBERS: usize = 10_000;
 
 /// Everything that was decided before the start.
 #[derive(Clone, Debug)]
@@ -96,6 +98,9 @@ pub struct Config {
     pub log_level: log::LevelFilter,
     /// Bytes of an upload.
     pub max_upload: u64,
+    /// Files and directories of an uploaded archive.
+    #[cfg(feature = "archive")]
+    pub max_archive_members: usize,
     /// The front's bounds.
     pub limits: Limits,
     /// Programs callers may run.
@@ -334,6 +339,13 @@ impl Config {
                 text.parse().map_err(|_| "is not error, warn, info, debug, trace or off".to_owned())
             })?,
             max_upload: from.parsed("max-upload", flags.max_upload, MAX_UPLOAD_BYTES, parse_size)?,
+            #[cfg(feature = "archive")]
+            max_archive_members: from.parsed(
+                "max-archive-members",
+                flags.max_archive_members,
+                MAX_ARCHIVE_MEMBERS,
+                |text| number(text, 1),
+            )?,
             limits,
             exec,
             #[cfg(feature = "artifacts")]
@@ -397,6 +409,8 @@ mod tests {
             ("FRAG_THREADS_MIN", "300"),
             ("FRAG_MAX_UPLOAD", "2TB"),
             ("FRAG_MAX_UPLOAD", "99999999999GiB"),
+            #[cfg(feature = "archive")]
+            ("FRAG_MAX_ARCHIVE_MEMBERS", "0"),
             ("FRAG_READY_PATH", "healthz"),
             ("FRAG_READY_PATH", "/a b"),
             ("FRAG_OPEN_CONTROL", "1"),

@@ -2,6 +2,8 @@
 #[cfg(feature = "artifacts")]
 mod artifacts;
 mod control;
+#[cfg(feature = "archive")]
+mod directories;
 mod exec;
 mod files;
 mod gate;
@@ -45,6 +47,9 @@ pub struct Api {
     pub gate: Gate,
     /// Bytes of an upload at most.
     pub max_upload: u64,
+    /// Files and directories of an uploaded archive at most.
+    #[cfg(feature = "archive")]
+    pub max_archive_members: usize,
     /// Settings that `status` shows.
     pub about: About,
     /// Programs callers may run, if they may.

@@ -21,7 +21,7 @@ pub enum Route<'p> {
     Stop,
     /// `POST /start`
     Start,
-    /// `POST /upload/{path}`, `PUT` too
+    /// `POST /upload/{path}`, `PUT` too; with `?archive=tar` a directory
     Upload(&'p [u8]),
     /// `GET /files/{path}`, `DELETE` too
     File(&'p [u8]),
@@ -93,6 +93,7 @@ pub fn route(method: Method, path: &[u8]) -> Result<Route<'_>, RouteError> {
         b"/interrupt" => (Route::Interrupt, ACT),
         b"/stop" => (Route::Stop, ACT),
         b"/start" => (Route::Start, ACT),
+        b"/upload" => (Route::Upload(b""), UPLOAD),
         b"/files" => (Route::File(b""), FILE),
         _ => match (path.strip_prefix(b"/upload/"), path.strip_prefix(b"/files/")) {
             (Some(rest), _) => (Route::Upload(rest), UPLOAD),
