@@ -9,6 +9,7 @@ pub mod base;
 // floor 1: wires and processes
 pub mod http;
 pub mod logger;
+pub mod metrics;
 pub mod process;
 
 // floor 2: what the product is about, each ignorant of HTTP

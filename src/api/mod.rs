@@ -6,6 +6,7 @@ mod exec;
 mod files;
 mod gate;
 mod logs;
+mod metrics;
 mod query;
 mod route;
 #[cfg(feature = "runs")]
@@ -16,6 +17,7 @@ mod workers;
 
 #[cfg(feature = "artifacts")]
 pub use artifacts::{ArtifactApi, Sharing};
+pub use exec::user;
 pub use gate::{Gate, GatePolicy};
 pub use route::{Route, RouteError, route};
 #[cfg(feature = "runs")]
@@ -23,9 +25,11 @@ pub use runs::{Identity, RunsApi, encode};
 
 use crate::exec::Exec;
 use crate::files::Root;
-use crate::http::{Exchange, HttpError, Method, Response, Served};
+use crate::http::{Exchange, HttpError, Method, Response, Served, Stats};
 use crate::supervisor::Supervisor;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::SystemTime;
 
 /// Answers here are true for the moment, and some are secrets: no cache keeps one, error or not.
 const NOT_STORED: &str = "no-store";
@@ -43,6 +47,12 @@ pub struct Api {
     pub max_upload: u64,
     /// Settings that `status` shows.
     pub about: About,
+    /// What the front has counted.
+    pub stats: Arc<Stats>,
+    /// When we started.
+    pub started: SystemTime,
+    /// What was uploaded.
+    pub uploads: Uploads,
     /// Programs callers may run, if they may.
     pub exec: Option<Exec>,
     /// The artifacts.
@@ -54,6 +64,17 @@ pub struct Api {
     /// State, events, runs and approvals.
     #[cfg(feature = "runs")]
     pub runs: RunsApi,
+}
+
+/// Uploads since we started.
+#[derive(Debug, Default)]
+pub struct Uploads {
+    /// Files that were stored.
+    pub stored: AtomicU64,
+    /// Uploads that were refused, or broke off.
+    pub failed: AtomicU64,
+    /// Bytes of those stored.
+    pub bytes: AtomicU64,
 }
 
 /// What does not change while we run.
@@ -114,6 +135,7 @@ impl Api {
         Ok(Answer::Response(match route? {
             Route::Status => status::status(self, exchange)?,
             Route::Health => status::health(self),
+            Route::Metrics => metrics::serve(self),
             Route::Await => match status::wait_ready(self, exchange)? {
                 Some(response) => response,
                 None => return Ok(Answer::Served(Served::Gone)),
@@ -127,6 +149,14 @@ impl Api {
             Route::File(path) => files::get(self, exchange, path)?,
         }))
     }
+}
+
+/// A path below `/_frag` as it may stand in a log: the id of an artifact is a secret.
+pub fn loggable(below: &[u8]) -> &[u8] {
+    #[cfg(feature = "artifacts")]
+    return artifacts::loggable(below);
+    #[cfg(not(feature = "artifacts"))]
+    below
 }
 
 /// Whether a request for what follows `/_frag` is for the threads that are kept for control. Artifacts

@@ -13,6 +13,8 @@ pub enum Route<'p> {
     Health,
     /// `GET /logs`
     Logs,
+    /// `GET /metrics`
+    Metrics,
     /// `POST /restart`
     Restart,
     /// `POST /interrupt`
@@ -89,6 +91,7 @@ pub fn route(method: Method, path: &[u8]) -> Result<Route<'_>, RouteError> {
         b"/await" => (Route::Await, READ),
         b"/health" => (Route::Health, READ),
         b"/logs" => (Route::Logs, READ),
+        b"/metrics" => (Route::Metrics, READ),
         b"/restart" => (Route::Restart, ACT),
         b"/interrupt" => (Route::Interrupt, ACT),
         b"/stop" => (Route::Stop, ACT),
@@ -118,11 +121,12 @@ mod tests {
     fn every_route_takes_its_methods_and_no_other() {
         use Method::*;
         let all = [Get, Head, Post, Put, Delete, Options, Patch, Other];
-        let cases: [(&str, &[Method], Route<'_>); 12] = [
+        let cases: [(&str, &[Method], Route<'_>); 13] = [
             ("/status", &[Get, Head], Route::Status),
             ("/await", &[Get, Head], Route::Await),
             ("/health", &[Get, Head], Route::Health),
             ("/logs", &[Get, Head], Route::Logs),
+            ("/metrics", &[Get, Head], Route::Metrics),
             ("/restart", &[Post], Route::Restart),
             ("/interrupt", &[Post], Route::Interrupt),
             ("/stop", &[Post], Route::Stop),

@@ -84,6 +84,8 @@ pub struct Subscription {
     stream: Stream,
     mailbox: Arc<Mailbox>,
     at: u64,
+    /// It was too slow, and is counted.
+    dropped: bool,
 }
 
 impl fmt::Debug for Subscription {
@@ -94,7 +96,7 @@ impl fmt::Debug for Subscription {
 
 impl Subscription {
     pub(super) fn new(shared: Arc<Shared>, stream: Stream, mailbox: Arc<Mailbox>, at: u64) -> Subscription {
-        Subscription { shared, stream, mailbox, at }
+        Subscription { shared, stream, mailbox, at, dropped: false }
     }
 
     /// The number of the last event it was given or passed over.
@@ -105,8 +107,13 @@ impl Subscription {
     /// What came since the last call, waiting up to `timeout` for something to.
     pub fn next(&mut self, timeout: Duration) -> Next {
         let next = self.mailbox.next(timeout);
-        if let Next::Events(_, last) = next {
-            self.at = last;
+        match next {
+            Next::Events(_, last) => self.at = last,
+            Next::TooSlow if !self.dropped => {
+                self.dropped = true;
+                lock(&self.shared.core).dropped += 1;
+            }
+            _ => {}
         }
         next
     }

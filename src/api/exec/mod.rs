@@ -8,6 +8,8 @@ mod start;
 mod stream;
 mod wire;
 
+pub use identity::user;
+
 use super::query::Query;
 use super::{Answer, Api};
 use crate::auth::Access;

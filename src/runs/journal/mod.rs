@@ -30,7 +30,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -66,6 +66,8 @@ pub(super) struct Journal {
     queue: Mutex<Option<Sender<Message>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     failed: Arc<AtomicBool>,
+    /// Runs sealed so far.
+    sealed: Arc<AtomicU64>,
     places: Places,
     /// Held while the journal is ours.
     _lock: Flock<File>,
@@ -110,14 +112,24 @@ impl Journal {
         let (queue, messages) = bounded(QUEUE);
         let failed = Arc::new(AtomicBool::new(false));
         let tells = Arc::clone(&failed);
-        let thread = crate::base::thread::spawn("journal", move || serve(writer, &messages, &tells))?;
+        let sealed = Arc::new(AtomicU64::new(writer.count));
+        let counts = Arc::clone(&sealed);
+        let serve = move || serve(writer, &messages, &tells, &counts);
+        let thread = crate::base::thread::spawn("journal", serve)?;
         let (queue, thread) = (Mutex::new(Some(queue)), Mutex::new(Some(thread)));
-        Ok((Journal { queue, thread, failed, places, _lock: lock }, found))
+        Ok((Journal { queue, thread, failed, sealed, places, _lock: lock }, found))
     }
 
     /// Whether everything that was told to the journal is, or will be, in it.
     pub(super) fn is_well(&self) -> bool {
         !self.failed.load(Ordering::Acquire)
+    }
+
+    /// Runs sealed so far, and bytes of the files that all runs share.
+    pub(super) fn size(&self) -> (u64, u64) {
+        let files = [self.places.runs(), self.places.state(), self.places.approvals()];
+        let bytes = files.iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum();
+        (self.sealed.load(Ordering::Relaxed), bytes)
     }
 
     /// Begins a run and waits until it cannot be lost; false when the journal cannot be written.
@@ -212,7 +224,7 @@ impl Drop for Journal {
 }
 
 /// The thread `journal`: takes what has come, writes it, tells who waits.
-fn serve(mut writer: Writer, messages: &Receiver<Message>, failed: &AtomicBool) {
+fn serve(mut writer: Writer, messages: &Receiver<Message>, failed: &AtomicBool, sealed: &AtomicU64) {
     while let Ok(first) = messages.recv() {
         let batch: Vec<Message> = [first].into_iter().chain(messages.try_iter().take(BATCH - 1)).collect();
         if failed.load(Ordering::Acquire) {
@@ -220,7 +232,10 @@ fn serve(mut writer: Writer, messages: &Receiver<Message>, failed: &AtomicBool) 
             continue;
         }
         match writer.write(&batch) {
-            Ok(sealed) => tell(batch, sealed),
+            Ok(ends) => {
+                sealed.store(writer.count, Ordering::Relaxed);
+                tell(batch, ends);
+            }
             Err(error) => {
                 log::error!("the journal has failed and is not written any more: {error}");
                 failed.store(true, Ordering::Release);
