@@ -12,6 +12,7 @@ mod route;
 #[cfg(feature = "runs")]
 mod runs;
 mod status;
+mod tickets;
 #[cfg(feature = "workers")]
 mod workers;
 
@@ -131,11 +132,16 @@ impl Api {
         {
             return Ok(Answer::Response(response));
         }
-        self.gate.check(exchange, route.as_ref().map_or_else(RouteError::access, Route::access))?;
+        let access = route.as_ref().map_or_else(RouteError::access, Route::access);
+        match route {
+            Ok(Route::Logs) => self.gate.check_stream(exchange, access)?,
+            _ => self.gate.check(exchange, access)?,
+        }
         Ok(Answer::Response(match route? {
             Route::Status => status::status(self, exchange)?,
             Route::Health => status::health(self),
             Route::Metrics => metrics::serve(self),
+            Route::Tickets => tickets::issue(self, exchange)?,
             Route::Await => match status::wait_ready(self, exchange)? {
                 Some(response) => response,
                 None => return Ok(Answer::Served(Served::Gone)),

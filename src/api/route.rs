@@ -15,6 +15,8 @@ pub enum Route<'p> {
     Logs,
     /// `GET /metrics`
     Metrics,
+    /// `POST /tickets`
+    Tickets,
     /// `POST /restart`
     Restart,
     /// `POST /interrupt`
@@ -92,6 +94,7 @@ pub fn route(method: Method, path: &[u8]) -> Result<Route<'_>, RouteError> {
         b"/health" => (Route::Health, READ),
         b"/logs" => (Route::Logs, READ),
         b"/metrics" => (Route::Metrics, READ),
+        b"/tickets" => (Route::Tickets, ACT),
         b"/restart" => (Route::Restart, ACT),
         b"/interrupt" => (Route::Interrupt, ACT),
         b"/stop" => (Route::Stop, ACT),
@@ -121,12 +124,13 @@ mod tests {
     fn every_route_takes_its_methods_and_no_other() {
         use Method::*;
         let all = [Get, Head, Post, Put, Delete, Options, Patch, Other];
-        let cases: [(&str, &[Method], Route<'_>); 13] = [
+        let cases: [(&str, &[Method], Route<'_>); 14] = [
             ("/status", &[Get, Head], Route::Status),
             ("/await", &[Get, Head], Route::Await),
             ("/health", &[Get, Head], Route::Health),
             ("/logs", &[Get, Head], Route::Logs),
             ("/metrics", &[Get, Head], Route::Metrics),
+            ("/tickets", &[Post], Route::Tickets),
             ("/restart", &[Post], Route::Restart),
             ("/interrupt", &[Post], Route::Interrupt),
             ("/stop", &[Post], Route::Stop),

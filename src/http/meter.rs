@@ -110,10 +110,6 @@ impl Meter {
         &self.stats.classes[self.class.get() as usize]
     }
 
-    pub(super) fn class(&self) -> Class {
-        self.class.get()
-    }
-
     pub(super) fn set_class(&self, class: Class) {
         self.class.set(class);
     }

@@ -86,6 +86,7 @@ impl Pool {
     }
 
     /// Queues a connection with a complete head; gives it back when the queue is full.
+    #[allow(clippy::result_large_err, reason = "what is given back is the connection itself")]
     pub(super) fn submit(self: &Arc<Self>, conn: Conn) -> Result<(), Conn> {
         self.queue.try_send(conn).map_err(|full| full.into_inner())?;
         self.surplus.note(self.spare.fetch_sub(1, Ordering::AcqRel) - 1);
