@@ -82,7 +82,7 @@ fn control_alone_if_that_is_asked_for() {
 fn every_line_is_json_if_that_is_asked_for() {
     let mut server = start(&["--access-log", "all", "--log-format", "json", "--log-level", "debug"]);
     let user = "X-Verified-User-Data: {\"sub\":7}\r\nX-Request-Id: last\r\n";
-    server.get("/_frag/status", &format!("{AUTH}{user}"));
+    server.get("/_frag/metrics", &format!("{AUTH}{user}"));
     lines_up_to(&server, "\"last\"");
     server.terminate();
     // The thread that reads the log sees its end a moment later.
@@ -100,7 +100,7 @@ fn every_line_is_json_if_that_is_asked_for() {
     for (name, value) in [
         ("client", Value::from("127.0.0.1")),
         ("method", "GET".into()),
-        ("path", "/_frag/status".into()),
+        ("path", "/_frag/metrics".into()),
         ("status", 200.into()),
         ("received", 0.into()),
         ("class", "control".into()),

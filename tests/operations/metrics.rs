@@ -165,7 +165,9 @@ fn what_nobody_could_read_is_counted_apart() {
 
 #[test]
 fn a_restart_is_counted_and_the_state_is_one() {
-    let (server, _listener) = Server::with_backend(&["--stop-grace", "100ms"]);
+    let port = crate::common::free_port();
+    let server = Server::start(&format!("{} web {port}", crate::common::fixture()), port, &[]);
+    assert_eq!(server.get("/_frag/await", "").status, 200);
     let first = page(&server);
     assert_eq!(first.get("frag_server_restarts_total", &[]), 0.0);
     assert_eq!(first.get("frag_server_state", &["state=ready"]), 1.0);
@@ -285,7 +287,7 @@ fn runs_listeners_and_the_journal() {
     assert_eq!(now.get("frag_event_subscribers", &["stream=actions"]), 1.0);
     let before = now.get("frag_events_published_total", &[]);
     assert_eq!(server.send("POST", "/_frag/stop", "", b"").status, 200);
-    becomes(&server, "frag_runs_total", &["kind=server", "status=completed"], 1.0);
+    becomes(&server, "frag_runs_total", &["kind=server", "status=aborted"], 1.0);
     becomes(&server, "frag_journal_sealed_runs", &[], 1.0);
     let now = page(&server);
     assert_eq!(now.get("frag_runs_running", &["kind=server"]), 0.0);
