@@ -7,6 +7,8 @@ mod files;
 mod gate;
 mod logs;
 mod metrics;
+#[cfg(feature = "openapi")]
+mod openapi;
 mod query;
 mod route;
 #[cfg(feature = "runs")]
@@ -141,6 +143,8 @@ impl Api {
             Route::Status => status::status(self, exchange)?,
             Route::Health => status::health(self),
             Route::Metrics => metrics::serve(self),
+            #[cfg(feature = "openapi")]
+            Route::OpenApi => openapi::serve(exchange.head())?,
             Route::Tickets => tickets::issue(self, exchange)?,
             Route::Await => match status::wait_ready(self, exchange)? {
                 Some(response) => response,

@@ -2,7 +2,7 @@
 use crate::auth::Access;
 use crate::http::{HttpError, Method};
 
-/// A resource and what is asked of it.
+/// A resource and what is asked of it. (`tests/operations/openapi.rs` reads the routes from these lines.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route<'p> {
     /// `GET /status`
@@ -15,6 +15,9 @@ pub enum Route<'p> {
     Logs,
     /// `GET /metrics`
     Metrics,
+    /// `GET /openapi.json`
+    #[cfg(feature = "openapi")]
+    OpenApi,
     /// `POST /tickets`
     Tickets,
     /// `POST /restart`
@@ -25,9 +28,9 @@ pub enum Route<'p> {
     Stop,
     /// `POST /start`
     Start,
-    /// `POST /upload/{path}`, `PUT` too
+    /// `POST /upload/{path}`, `PUT /upload/{path}`
     Upload(&'p [u8]),
-    /// `GET /files/{path}`, `DELETE` too
+    /// `GET /files/{path}`, `DELETE /files/{path}`, `GET /files`, `DELETE /files`
     File(&'p [u8]),
 }
 
@@ -94,6 +97,8 @@ pub fn route(method: Method, path: &[u8]) -> Result<Route<'_>, RouteError> {
         b"/health" => (Route::Health, READ),
         b"/logs" => (Route::Logs, READ),
         b"/metrics" => (Route::Metrics, READ),
+        #[cfg(feature = "openapi")]
+        b"/openapi.json" => (Route::OpenApi, READ),
         b"/tickets" => (Route::Tickets, ACT),
         b"/restart" => (Route::Restart, ACT),
         b"/interrupt" => (Route::Interrupt, ACT),

@@ -95,7 +95,9 @@ fn every_line_is_json_if_that_is_asked_for() {
         assert!(line["time"].as_str().is_some_and(|time| time.len() == 24 && time.ends_with('Z')), "{line}");
         assert_eq!(line["level"] == "ACCESS", line["message"].is_null(), "{line}");
     }
-    assert!(lines.iter().any(|line| line["message"].as_str().is_some_and(|m| m.contains("listening on http"))));
+    assert!(
+        lines.iter().any(|line| line["message"].as_str().is_some_and(|m| m.contains("listening on http")))
+    );
     let line = lines.iter().find(|line| line["id"] == "last").unwrap();
     for (name, value) in [
         ("client", Value::from("127.0.0.1")),
@@ -114,7 +116,8 @@ fn every_line_is_json_if_that_is_asked_for() {
 #[test]
 fn secrets_are_in_no_line() {
     let server = start(&["--access-log", "all", "--exec", "any"]);
-    let ticket = server.send("POST", "/_frag/tickets", AUTH, b"").json()["ticket"].as_str().unwrap().to_owned();
+    let ticket =
+        server.send("POST", "/_frag/tickets", AUTH, b"").json()["ticket"].as_str().unwrap().to_owned();
     server.get(&format!("/_frag/logs?ticket={ticket}"), "");
     server.get("/_frag/status?token=correct-horse", AUTH);
     server.get("/_frag/status", "Authorization: Bearer incorrect-battery\r\n");
@@ -133,13 +136,17 @@ fn secrets_are_in_no_line() {
         "input-of-exec".to_owned(),
     ];
     if cfg!(feature = "artifacts") {
-        let answer = server.send("POST", "/_frag/api/artifacts", &json, br#"{"payload":"payload-of-artifact"}"#);
+        let answer =
+            server.send("POST", "/_frag/api/artifacts", &json, br#"{"payload":"payload-of-artifact"}"#);
         let id = answer.json()["id"].as_str().unwrap().to_owned();
         server.get(&format!("/_frag/{id}"), "");
         server.get(&format!("/_frag/api/artifacts/{id}"), AUTH);
         server.get(&format!("/_frag/x/../{id}"), "");
         let lines = lines_up_to(&server, &format!("/_frag/{}…", &id[..8]));
-        assert!(lines.iter().any(|line| line.contains(&format!("/api/artifacts/{}…", &id[..8]))), "{lines:?}");
+        assert!(
+            lines.iter().any(|line| line.contains(&format!("/api/artifacts/{}…", &id[..8]))),
+            "{lines:?}"
+        );
         secrets.extend([id, "payload-of-artifact".to_owned()]);
     }
     server.get("/_frag/health", "X-Request-Id: the-end\r\n");

@@ -89,7 +89,10 @@ impl Page {
             assert!(!buckets.is_empty(), "{name} has no buckets");
             for (labels, mut buckets) in buckets {
                 buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
-                assert!(buckets.windows(2).all(|pair| pair[0].1 <= pair[1].1), "{name} {labels:?} {buckets:?}");
+                assert!(
+                    buckets.windows(2).all(|pair| pair[0].1 <= pair[1].1),
+                    "{name} {labels:?} {buckets:?}"
+                );
                 let last = buckets.last().unwrap();
                 let count = self.samples[&(format!("{name}_count"), labels.clone())];
                 assert_eq!(*last, (f64::INFINITY, count), "{name} {labels:?}");

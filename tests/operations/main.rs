@@ -8,4 +8,6 @@ mod common;
 mod exposition;
 mod ids;
 mod metrics;
+#[cfg(feature = "openapi")]
+mod openapi;
 mod tickets;

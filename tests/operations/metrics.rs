@@ -72,7 +72,8 @@ fn the_page_is_in_the_format_and_whole() {
 /// The table of the documentation has what the page has.
 #[test]
 fn the_documentation_has_every_metric() {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/observability.md")).unwrap();
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/observability.md")).unwrap();
     let flags: &[&str] = if cfg!(feature = "runs") { &["--journal", "JOURNAL"] } else { &[] };
     let journal = tempfile::tempdir().unwrap();
     let flags: Vec<&str> =
@@ -138,7 +139,8 @@ fn slow_requests_fall_into_their_bucket_and_are_in_flight_meanwhile() {
     assert_eq!(client.response("GET").status, 200);
     becomes(&server, TOTAL, &["class=relay", "code=2xx"], 1.0);
     let page = page(&server);
-    let bucket = |bound: &str| page.get(&format!("{SECONDS}_bucket"), &["class=relay", &format!("le={bound}")]);
+    let bucket =
+        |bound: &str| page.get(&format!("{SECONDS}_bucket"), &["class=relay", &format!("le={bound}")]);
     assert_eq!((bucket("0.1"), bucket("60"), bucket("+Inf")), (0.0, 1.0, 1.0));
     assert!(page.get(&format!("{SECONDS}_sum"), &["class=relay"]) >= 0.1);
     assert_eq!(page.get("frag_http_requests_in_flight", &[]), 1.0);
@@ -269,7 +271,10 @@ fn writers_may_read_them_and_others_may_not() {
         send(server.control.unwrap(), "GET", target, "Authorization: Bearer correct-horse\r\n", b"")
     };
     assert_eq!((control("/metrics").status, control("/_frag/metrics").status), (200, 200));
-    assert_eq!(server.send("POST", "/_frag/metrics", "Authorization: Bearer correct-horse\r\n", b"").status, 405);
+    assert_eq!(
+        server.send("POST", "/_frag/metrics", "Authorization: Bearer correct-horse\r\n", b"").status,
+        405
+    );
 }
 
 #[cfg(feature = "runs")]
@@ -294,7 +299,8 @@ fn runs_listeners_and_the_journal() {
     assert!(now.get("frag_events_published_total", &[]) > before);
     assert_eq!(now.get("frag_journal_up", &[]), 1.0);
     let files = ["runs.jsonl", "state.jsonl", "approvals.jsonl"];
-    let bytes = files.map(|file| std::fs::metadata(state.path().join("journal").join(file)).map_or(0, |f| f.len()));
+    let bytes =
+        files.map(|file| std::fs::metadata(state.path().join("journal").join(file)).map_or(0, |f| f.len()));
     assert_eq!(now.get("frag_journal_bytes", &[]), bytes.iter().sum::<u64>() as f64);
     drop(listener);
     // It is seen to have left at the next event or look.
