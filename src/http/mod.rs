@@ -35,6 +35,7 @@ mod seat;
 mod server;
 mod slab;
 mod socket;
+mod splice;
 pub mod sse;
 mod surplus;
 #[cfg(test)]
