@@ -65,6 +65,7 @@ pub struct Page {
 
 impl Page {
     /// Begins a metric: its name, what it does, and a sentence on it. All of its samples follow.
+    #[inline(never)]
     pub fn family(&mut self, name: &'static str, kind: Kind, help: &str) {
         let kind = match kind {
             Kind::Counter => "counter",
@@ -79,11 +80,17 @@ impl Page {
 
     /// Adds a sample.
     pub fn sample(&mut self, labels: &[Label], value: impl Into<Value>) {
-        self.sample_of("", labels, value);
+        self.add("", labels, value.into());
     }
 
     /// Adds a sample of a histogram: `_bucket`, `_sum` or `_count`.
     pub fn sample_of(&mut self, suffix: &str, labels: &[Label], value: impl Into<Value>) {
+        self.add(suffix, labels, value.into());
+    }
+
+    // Not a part of its many callers: there is no hurry here.
+    #[inline(never)]
+    fn add(&mut self, suffix: &str, labels: &[Label], value: Value) {
         self.text.push_str(self.name);
         self.text.push_str(suffix);
         for (n, (name, word)) in labels.iter().enumerate() {
@@ -95,7 +102,7 @@ impl Page {
             self.text.push('}');
         }
         // Writing to a string does not fail.
-        let _ = match value.into() {
+        let _ = match value {
             Value::Whole(number) => writeln!(self.text, " {number}"),
             Value::Time(time) => writeln!(self.text, " {}.{:06}", time.as_secs(), time.subsec_micros()),
         };
@@ -103,8 +110,13 @@ impl Page {
 
     /// A metric with one sample and no label.
     pub fn one(&mut self, name: &'static str, kind: Kind, help: &str, value: impl Into<Value>) {
+        self.alone(name, kind, help, value.into());
+    }
+
+    #[inline(never)]
+    fn alone(&mut self, name: &'static str, kind: Kind, help: &str, value: Value) {
         self.family(name, kind, help);
-        self.sample(&[], value);
+        self.add("", &[], value);
     }
 
     /// What every program's metrics have, by their usual names. What the kernel does not tell (without

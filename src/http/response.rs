@@ -329,6 +329,7 @@ impl ResponseWriter<'_> {
                     Err(Errno::EAGAIN | Errno::EINTR) => 0,
                     Err(errno) => return Err(CopyError::Write(errno.into())),
                 };
+                self.seat.meter().sent(sent);
                 step(self.seat, &mut self.rate, sent, start.elapsed()).map_err(CopyError::Write)?;
                 continue;
             }

@@ -101,25 +101,30 @@ fn relayed_requests_are_counted_by_status_with_their_bytes() {
         "/missing" => b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno".to_vec(),
         "/moved" => b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n".to_vec(),
         "/broken" => b"HTTP/1.1 500 X\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n".to_vec(),
+        // Long enough to go from socket to socket, past our memory.
+        "/long" => ok(&[b'x'; 1 << 20]),
         _ => ok(b"0123456789"),
     });
     let mut client = Client::new(server.address);
     for _ in 0..50 {
         assert_eq!(client.get("/").status, 200);
     }
-    for (target, count) in [("/missing", 3), ("/moved", 2), ("/broken", 1)] {
+    for (target, count) in [("/missing", 3), ("/moved", 2), ("/broken", 1), ("/long", 2)] {
         (0..count).for_each(|_| drop(client.get(target)));
     }
     client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 7\r\n\r\n1234567");
     assert_eq!(client.response("POST").status, 200);
-    for (code, count) in [("2xx", 51.0), ("4xx", 3.0), ("3xx", 2.0), ("5xx", 1.0), ("none", 0.0)] {
+    for (code, count) in [("2xx", 53.0), ("4xx", 3.0), ("3xx", 2.0), ("5xx", 1.0), ("none", 0.0)] {
         becomes(&server, TOTAL, &["class=relay", &format!("code={code}")], count);
     }
     let page = page(&server);
-    assert_eq!(page.get(&format!("{SECONDS}_count"), &["class=relay"]), 57.0);
+    assert_eq!(page.get(&format!("{SECONDS}_count"), &["class=relay"]), 59.0);
     assert!(page.get(&format!("{SECONDS}_sum"), &["class=relay"]) > 0.0);
     assert_eq!(page.get("frag_http_received_bytes_total", &["class=relay"]), 7.0);
-    assert_eq!(page.get("frag_http_sent_bytes_total", &["class=relay"]), 51.0 * 10.0 + 3.0 * 2.0 + 3.0);
+    assert_eq!(
+        page.get("frag_http_sent_bytes_total", &["class=relay"]),
+        510.0 + 6.0 + 3.0 + 2.0 * f64::from(1 << 20)
+    );
     let [requests, counts] = [TOTAL, &format!("{SECONDS}_count")].map(|name| page.sum(name));
     assert_eq!(requests, counts, "each request is in one bucket");
 }
