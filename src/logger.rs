@@ -2,7 +2,6 @@
 use crate::base::time::rfc3339;
 use log::{LevelFilter, Log, Metadata, Record};
 use serde::Serialize;
-use std::fmt::Display;
 use std::io::Write;
 use std::sync::OnceLock;
 use std::time::SystemTime;
@@ -31,8 +30,12 @@ pub enum Access {
 
 /// A line of the access log as an object; a line of text has the same in this order. What is not known
 /// is null, and `-` in text.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct AccessLine<'l> {
+    /// When; [`access`] fills it in.
+    pub time: String,
+    /// `ACCESS`; the same.
+    pub level: &'l str,
     /// The client's address.
     pub client: &'l str,
     /// What it asked for.
@@ -56,15 +59,9 @@ pub struct AccessLine<'l> {
 }
 
 #[derive(Serialize)]
-struct Line<'l, R: Serialize> {
+struct Line<'l> {
     time: &'l str,
     level: &'l str,
-    #[serde(flatten)]
-    rest: R,
-}
-
-#[derive(Serialize)]
-struct Message<'l> {
     message: &'l str,
 }
 
@@ -104,37 +101,27 @@ pub fn announce(text: &str) {
 }
 
 /// A line of the access log.
-pub fn access(line: &AccessLine<'_>) {
-    let now = rfc3339(SystemTime::now());
+pub fn access(mut line: AccessLine<'_>) {
+    (line.time, line.level) = (rfc3339(SystemTime::now()), "ACCESS");
     if FORMAT.get() == Some(&Format::Json) {
-        return json(&Line { time: &now, level: "ACCESS", rest: line });
+        return json(&line);
     }
-    fn or(value: Option<impl Display>) -> String {
-        value.map_or("-".to_owned(), |value| value.to_string())
-    }
+    let AccessLine { time, level, client, method, path, status, duration_us, received, sent, .. } = &line;
+    let (method, path) = (method.unwrap_or("-"), path.unwrap_or("-"));
+    let status = status.map_or("-".to_owned(), |status| status.to_string());
+    let (class, id) = (line.class, line.id.unwrap_or("-"));
     // Names of people may have spaces, and quotes.
-    let user = line.user.map(|user| format!("{user:?}"));
-    let words = [
-        &now,
-        "ACCESS",
-        line.client,
-        line.method.unwrap_or("-"),
-        line.path.unwrap_or("-"),
-        &or(line.status),
-        &format!("{}us", line.duration_us),
-        &or(Some(line.received)),
-        &or(Some(line.sent)),
-        line.class,
-        line.id.unwrap_or("-"),
-        &or(user),
-    ];
-    put(words.join(" ").into_bytes());
+    let user = line.user.map_or("-".to_owned(), |user| format!("{user:?}"));
+    let text = format!(
+        "{time} {level} {client} {method} {path} {status} {duration_us}us {received} {sent} {class} {id} {user}"
+    );
+    put(text.into_bytes());
 }
 
 fn write(level: &str, message: &str) {
     let now = rfc3339(SystemTime::now());
     match FORMAT.get() {
-        Some(Format::Json) => json(&Line { time: &now, level, rest: Message { message } }),
+        Some(Format::Json) => json(&Line { time: &now, level, message }),
         _ => put(format!("{now} {level:5} {message}").into_bytes()),
     }
 }

@@ -14,7 +14,7 @@ pub(super) fn log(record: &Record<'_>) {
     let method = head.map(|head| head.method_bytes().escape_ascii().to_string());
     let path = head.map(|head| path(head.path(), record.class));
     let user = head.and_then(api::user);
-    logger::access(&AccessLine {
+    logger::access(AccessLine {
         client: &record.peer.ip().to_canonical().to_string(),
         method: method.as_deref(),
         path: path.as_deref(),
@@ -25,6 +25,7 @@ pub(super) fn log(record: &Record<'_>) {
         class: record.class.as_str(),
         id: std::str::from_utf8(record.id).ok().filter(|id| !id.is_empty()),
         user: user.as_deref(),
+        ..AccessLine::default()
     });
 }
 

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A sample's name and labels, in their order on the page.
-pub type Series = (String, Vec<(String, String)>);
+pub type Series = (String, Labels);
+/// Names and values.
+pub type Labels = Vec<(String, String)>;
 
 /// A page, checked.
 #[derive(Debug)]
@@ -78,7 +80,7 @@ impl Page {
     /// Buckets grow with their bounds, and the last has everything.
     fn check_histograms(&self) {
         for name in self.types.iter().filter(|(_, kind)| *kind == "histogram").map(|(name, _)| name) {
-            let mut buckets: BTreeMap<Vec<(String, String)>, Vec<(f64, f64)>> = BTreeMap::new();
+            let mut buckets: BTreeMap<Labels, Vec<(f64, f64)>> = BTreeMap::new();
             let of = format!("{name}_bucket");
             for ((_, labels), value) in self.samples.iter().filter(|((sample, _), _)| *sample == of) {
                 let (bound, rest): (Vec<_>, Vec<_>) =
