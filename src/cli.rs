@@ -93,6 +93,12 @@ pub struct Flags {
     /// our own log: error, warn, info, debug, trace or off (info)
     #[argh(option, arg_name = "level")]
     pub log_level: Option<String>,
+    /// its lines, and those of the access log: text or json (text)
+    #[argh(option, arg_name = "format")]
+    pub log_format: Option<String>,
+    /// requests to log: off, control or all (off)
+    #[argh(option, arg_name = "requests")]
+    pub access_log: Option<String>,
     /// open connections at most (4096)
     #[argh(option, arg_name = "n")]
     pub max_connections: Option<String>,

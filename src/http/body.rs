@@ -158,6 +158,7 @@ impl BodyReader<'_> {
             Some(left) => self.state.allowance = left,
             None => return Err(BodyError::TooLarge.into()),
         }
+        self.seat.meter().received(n);
         Ok(n)
     }
 

@@ -2,6 +2,7 @@
 //! stream instead, so that slow peers can never use the pool up.
 use super::error::HttpError;
 use super::limits::{CROWD_TICK, STREAM_AFTER, STREAM_TICK, WHOLE_BYTES};
+use super::meter::{Counted, Meter};
 use crate::base::lock::lock;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -20,8 +21,10 @@ pub struct Stats {
     pub accept_errors: AtomicU64,
     /// Connections refused or closed because of a bound.
     pub shed: AtomicU64,
-    /// Requests served.
-    pub requests: AtomicU64,
+    /// Requests that are over, by [`Class`](super::Class).
+    pub classes: [Counted; 3],
+    /// Requests being served now, those that wait in the hold aside.
+    pub in_flight: AtomicUsize,
     /// Requests whose handler panicked.
     pub panics: AtomicU64,
     /// Open connections now.
@@ -205,6 +208,7 @@ struct Inner {
     socket: RefCell<Weak<TcpStream>>,
     moved: Arc<AtomicU64>,
     whole: Arc<AtomicUsize>,
+    meter: Meter,
 }
 
 /// A thread's place, in the pool or among the streams. Clones are the same seat; it stays on its thread.
@@ -219,6 +223,7 @@ impl std::fmt::Debug for Seat {
 
 impl Seat {
     pub(super) fn new(crew: Arc<dyn Crew>, streams: Arc<Streams>) -> Seat {
+        let meter = Meter::new(Arc::clone(&streams.stats));
         Seat(Rc::new(Inner {
             crew,
             streams,
@@ -227,6 +232,7 @@ impl Seat {
             socket: RefCell::new(Weak::new()),
             moved: Arc::new(AtomicU64::new(0)),
             whole: Arc::new(AtomicUsize::new(0)),
+            meter,
         }))
     }
 
@@ -235,6 +241,17 @@ impl Seat {
         self.0.began.set(Instant::now());
         *self.0.socket.borrow_mut() = Arc::downgrade(socket);
         self.0.moved.store(0, Ordering::Relaxed);
+        self.0.meter.begin();
+    }
+
+    /// When the request began.
+    pub(super) fn began(&self) -> Instant {
+        self.0.began.get()
+    }
+
+    /// What is counted of the request.
+    pub fn meter(&self) -> &Meter {
+        &self.0.meter
     }
 
     /// How long the request has lasted.

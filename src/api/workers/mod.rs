@@ -54,8 +54,12 @@ fn answer(
     path: &[u8],
 ) -> Result<Answer, Refused> {
     // Who may not use the runtime learns nothing of it, routes included.
-    gate.check(exchange, Access::Admin)?;
-    match route(exchange.head().method(), path)? {
+    let route = route(exchange.head().method(), path);
+    match route {
+        Ok(Route::Events(_)) => gate.check_stream(exchange, Access::Admin)?,
+        _ => gate.check(exchange, Access::Admin)?,
+    }
+    match route? {
         Route::Runtime => json(&RuntimeAnswer { runtime: runtime.summary().into() }),
         Route::Bundles => {
             let bundles = runtime.bundles();
