@@ -1,8 +1,10 @@
 //! Bytes nobody would send on purpose, 100,000 for each rule, from seeds and a generator of our own: what
 //! `tests/fuzz` searches for hours is looked at here for seconds, with nothing but Rust.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
+mod numbers;
 mod rules;
 
+use numbers::Numbers;
 use std::panic::catch_unwind;
 use std::path::Path;
 
@@ -11,28 +13,51 @@ const LARGEST_BYTES: usize = 2048;
 
 /// Pieces that matter to one parser or another.
 const PIECES: &[&[u8]] = &[
-    b"\r\n", b"\n", b"\r", b"\r\n\r\n", b"0\r\n\r\n", b" ", b"\t", b":", b",", b";", b"\0", b"\x7f", b"\xff", b"%2e",
-    b"%2f", b"%25", b"..", b"/", b"\\", b"HTTP/1.1", b"HTTP/1.0", b"Host: h\r\n", b"Content-Length: 5\r\n",
-    b"Transfer-Encoding: chunked\r\n", b"Expect: 100-continue\r\n", b"Connection: upgrade\r\n", b"http://", b"*", b"-",
-    b"18446744073709551616", b"ffffffffffffffff", b"bytes=", b"GET ", b"OPTIONS ", b"Bearer ", b"secret",
-    b"{\"readOnly\":true}", b"{\"role\":\"admin\"}", b"\ni", b"\na", b"true", b"\"", b"5\r\nhello\r\n", b"1;a=b\r\n",
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\r\n\r\n",
+    b"0\r\n\r\n",
+    b" ",
+    b"\t",
+    b":",
+    b",",
+    b";",
+    b"\0",
+    b"\x7f",
+    b"\xff",
+    b"%2e",
+    b"%2f",
+    b"%25",
+    b"..",
+    b"/",
+    b"\\",
+    b"HTTP/1.1",
+    b"HTTP/1.0",
+    b"Host: h\r\n",
+    b"Content-Length: 5\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Expect: 100-continue\r\n",
+    b"Connection: upgrade\r\n",
+    b"http://",
+    b"*",
+    b"-",
+    b"18446744073709551616",
+    b"ffffffffffffffff",
+    b"bytes=",
+    b"GET ",
+    b"OPTIONS ",
+    b"Bearer ",
+    b"secret",
+    b"{\"readOnly\":true}",
+    b"{\"role\":\"admin\"}",
+    b"\ni",
+    b"\na",
+    b"true",
+    b"\"",
+    b"5\r\nhello\r\n",
+    b"1;a=b\r\n",
 ];
-
-/// xorshift64*: the same bytes in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        self.next() % bound.max(1)
-    }
-}
 
 /// Changes a case in one to four places.
 fn mutate(bytes: &mut Vec<u8>, numbers: &mut Numbers, seeds: &[Vec<u8>]) {

@@ -40,15 +40,15 @@ fn trim(value: &[u8]) -> &[u8] {
 }
 
 /// A head by RFC 9112 section 2 to 5, its fields in order; `None` when it is not one we take.
-struct Plain<'b> {
-    method: &'b [u8],
+pub struct Plain<'b> {
+    pub method: &'b [u8],
     target: &'b [u8],
     old: bool,
     fields: Vec<(&'b [u8], &'b [u8])>,
 }
 
 impl<'b> Plain<'b> {
-    fn read(bytes: &'b [u8]) -> Option<Plain<'b>> {
+    pub fn read(bytes: &'b [u8]) -> Option<Plain<'b>> {
         let (lines, rest) = split_once(bytes, b"\r\n\r\n")?;
         if !rest.is_empty() {
             return None;
@@ -93,7 +93,7 @@ impl<'b> Plain<'b> {
     }
 
     /// How its body is delimited; `None` when that is left to guessing.
-    fn framing(&self) -> Option<Framing> {
+    pub fn framing(&self) -> Option<Framing> {
         let number = |value: &[u8]| {
             let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
             digits.then(|| std::str::from_utf8(value).ok()?.parse::<u64>().ok()).flatten()
@@ -107,7 +107,7 @@ impl<'b> Plain<'b> {
     }
 
     /// The path and, from an absolute form, the host.
-    fn target(&self) -> Option<(&'b [u8], Option<&'b [u8]>)> {
+    pub fn target(&self) -> Option<(&'b [u8], Option<&'b [u8]>)> {
         if self.target[0] == b'/' || (self.target == b"*" && self.method == b"OPTIONS") {
             return Some((self.target, None));
         }
@@ -120,6 +120,25 @@ impl<'b> Plain<'b> {
         let empty: &[u8] = if self.method == b"OPTIONS" { b"*" } else { b"/" };
         let path = if path.is_empty() { empty } else { path };
         (!host.is_empty() && is_host(host)).then_some((path, Some(host)))
+    }
+
+    /// Whether it is a request we take.
+    pub fn is_taken(&self) -> bool {
+        self.framing().is_some()
+            && self.target().is_some()
+            && self.host_is_fine()
+            && self.expectation_is_fine()
+            && self.method != b"CONNECT"
+            && self.target.len() <= TARGET_BYTES
+            && self.fields.len() <= HEADER_FIELDS
+    }
+
+    /// Whether the connection stays behind it.
+    pub fn is_kept(&self) -> bool {
+        let all = self.all("connection");
+        let options = || all.iter().flat_map(|value| value.split(|b| *b == b',')).map(trim);
+        let lists = |option: &[u8]| options().any(|listed| listed.eq_ignore_ascii_case(option));
+        !lists(b"close") && (!self.old || lists(b"keep-alive"))
     }
 
     fn host_is_fine(&self) -> bool {
@@ -154,16 +173,7 @@ pub fn head(bytes: &[u8]) {
         Ok(parsed) => parsed,
         Err((error, given_back)) => {
             assert_eq!(given_back, bytes);
-            let proper = plain.filter(|plain| {
-                plain.framing().is_some()
-                    && plain.target().is_some()
-                    && plain.host_is_fine()
-                    && plain.expectation_is_fine()
-                    && plain.method != b"CONNECT"
-                    && plain.target.len() <= TARGET_BYTES
-                    && plain.fields.len() <= HEADER_FIELDS
-            });
-            assert!(proper.is_none(), "refused: {error}");
+            assert!(!plain.is_some_and(|plain| plain.is_taken()), "refused: {error}");
             assert!(error != HeadError::TooLarge || bytes.split(|b| *b == b'\n').count() > HEADER_FIELDS);
             return;
         }
@@ -176,8 +186,8 @@ pub fn head(bytes: &[u8]) {
     let (path, host) = plain.target().expect("only a proper target is taken");
     assert_eq!(parsed.target(), path);
     assert_eq!(parsed.host(), host.or(plain.all("host").first().copied()));
-    assert!(plain.host_is_fine() && plain.expectation_is_fine() && parsed.method() != Method::Connect);
-    assert!(parsed.fields().count() <= HEADER_FIELDS && plain.target.len() <= TARGET_BYTES);
+    assert!(plain.is_taken() && parsed.method() != Method::Connect);
+    assert_eq!(parsed.keep_alive(), plain.is_kept());
     assert_eq!([parsed.path(), parsed.query().unwrap_or_default()].concat().len(), {
         parsed.target().len() - usize::from(parsed.query().is_some())
     });
@@ -199,7 +209,7 @@ pub fn head(bytes: &[u8]) {
 
 /// A chunked body by RFC 9112 section 7.1: the data and how long it was; `None` when it is not one, or not
 /// yet whole.
-fn plain_chunks(mut bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+pub fn plain_chunks(mut bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     let (whole, mut data) = (bytes.len(), Vec::new());
     let is_line = |line: &[u8]| line.iter().all(|b| *b == b'\t' || (*b >= b' ' && *b != 0x7f));
     loop {
@@ -267,7 +277,9 @@ fn decode(body: &[u8], piece: usize, into: usize) -> Option<(Vec<u8>, usize)> {
 pub fn path(raw: &[u8]) {
     for parsed in [RelativePath::parse_file(raw), RelativePath::parse_directory(raw)].into_iter().flatten() {
         let shown = parsed.display();
-        assert!(shown.len() <= MAX_PATH_BYTES * 3 && !shown.starts_with('/') && !shown.contains(['\0', '\\']));
+        assert!(
+            shown.len() <= MAX_PATH_BYTES * 3 && !shown.starts_with('/') && !shown.contains(['\0', '\\'])
+        );
         if parsed.is_root() {
             assert!(raw.is_empty());
             continue;
@@ -347,7 +359,9 @@ const TOKEN: &[u8] = b"secret";
 /// nothing to compare with.
 fn is_beyond_this_reading(error: &serde_json::Error) -> bool {
     let text = error.to_string();
-    ["recursion limit", "number out of range", "surrogate", "hex escape"].iter().any(|what| text.contains(what))
+    ["recursion limit", "number out of range", "surrogate", "hex escape"]
+        .iter()
+        .any(|what| text.contains(what))
 }
 
 /// Nobody gets more than the headers can give: the first byte is the policy, the second what is asked
@@ -414,6 +428,10 @@ pub fn response(bytes: &[u8]) {
     assert!(head.bytes <= bytes.len() && (100..=999).contains(&head.status));
     assert_eq!(read_response_head(&bytes[..head.bytes]), whole, "what follows makes no difference");
     for end in head.bytes.saturating_sub(64)..head.bytes {
-        assert_eq!(read_response_head(&bytes[..end]).map(|head| head.is_some()), Ok(false), "after {end} bytes");
+        assert_eq!(
+            read_response_head(&bytes[..end]).map(|head| head.is_some()),
+            Ok(false),
+            "after {end} bytes"
+        );
     }
 }
