@@ -1,7 +1,7 @@
 //! One client connection: its socket, what was received and not yet used, its place in the count.
-use super::limits::{HEAD_BYTES, LINGER_BYTES};
+use super::limits::{CROWD_TICK, HEAD_BYTES, LINGER_BYTES};
 use super::scan::{Scan, leading_empty_lines, scan};
-use super::socket::{IO_TICK, close_with_reset, recv_now, wait};
+use super::socket::{close_with_reset, recv_now, wait};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -152,8 +152,9 @@ impl Conn {
     pub(super) fn read_body(
         &mut self,
         out: &mut [u8],
-        mut step: impl FnMut(usize, Duration) -> io::Result<()>,
+        mut step: impl FnMut(usize, Duration) -> io::Result<Duration>,
     ) -> io::Result<usize> {
+        let mut tick = CROWD_TICK;
         if !self.buffer.is_empty() {
             let n = out.len().min(self.buffer.len());
             out[..n].copy_from_slice(&self.buffer[..n]);
@@ -169,8 +170,8 @@ impl Conn {
                     return Ok(n);
                 }
                 Err(e) if is_not_yet(&e) => {
-                    wait(&*self.stream, false, None, IO_TICK)?;
-                    step(0, start.elapsed())?;
+                    wait(&*self.stream, false, None, tick)?;
+                    tick = step(0, start.elapsed())?;
                 }
                 Err(e) => return Err(e),
             }
@@ -187,12 +188,14 @@ impl Conn {
         self.scanned = 0;
     }
 
-    /// Writes all of `parts`. `step` is told of each step's bytes and time, and may end it.
+    /// Writes all of `parts`. `step` is told of each step's bytes and time, says how long the next wait may be,
+    /// and may end it.
     pub(super) fn write_all(
         &self,
         mut parts: &mut [IoSlice<'_>],
-        mut step: impl FnMut(usize, Duration) -> io::Result<()>,
+        mut step: impl FnMut(usize, Duration) -> io::Result<Duration>,
     ) -> io::Result<()> {
+        let mut tick = CROWD_TICK;
         IoSlice::advance_slices(&mut parts, 0);
         while !parts.is_empty() {
             let start = Instant::now();
@@ -206,7 +209,10 @@ impl Conn {
                     IoSlice::advance_slices(&mut parts, n);
                     step(n, start.elapsed())?;
                 }
-                Err(e) if is_not_yet(&e) => step(0, start.elapsed())?,
+                Err(e) if is_not_yet(&e) => {
+                    wait(&*self.stream, true, None, tick)?;
+                    tick = step(0, start.elapsed())?;
+                }
                 Err(e) => return Err(e),
             }
         }

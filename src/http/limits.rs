@@ -31,6 +31,8 @@ pub const LINGER_TIME: Duration = Duration::from_secs(2);
 pub const RATE_WINDOW: Duration = Duration::from_secs(10);
 /// A request that has lasted this long is a stream, and the pool gets another thread for it.
 pub const STREAM_AFTER: Duration = Duration::from_millis(250);
+/// A step of a body that took this long was a wait for the client.
+pub const WAITED: Duration = Duration::from_millis(1);
 /// How often a waiting request that still has a pool thread looks whether others need it more.
 pub const CROWD_TICK: Duration = Duration::from_millis(25);
 /// How often one that has become a stream looks up from its wait.
@@ -50,8 +52,8 @@ pub const RETRY_AFTER_SECONDS: u32 = 1;
 pub struct Limits {
     /// Open client connections; above: the longest waiting one closes, or the new one gets 503.
     pub max_connections: usize,
-    /// Long-lived requests (streams, slow transfers, waits for the wrapped server); slow transfers have half
-    /// of them.
+    /// Long-lived requests (streams, slow transfers, waits for the wrapped server); slow transfers have a
+    /// quarter of them.
     pub max_streams: usize,
     /// Pool threads kept when idle.
     pub threads_min: usize,

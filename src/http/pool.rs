@@ -5,7 +5,7 @@ use super::door::{Door, Return};
 use super::error::HttpError;
 use super::exchange::{Exchange, Scratch, Served, Service};
 use super::head::Head;
-use super::limits::{LINGER_ROUNDS, Limits, QUEUE, THREAD_IDLE};
+use super::limits::{CROWD_TICK, LINGER_ROUNDS, Limits, QUEUE, THREAD_IDLE};
 use super::scan::{Scan, scan};
 use super::scheduling::become_batch_thread;
 use super::seat::{Crew, Seat, Stats, Streams};
@@ -290,7 +290,7 @@ impl Worker {
             Err(error) => {
                 let response = error.response().to_final_bytes();
                 // A client that does not even take this is not waited for.
-                let once = |moved, _| if moved > 0 { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) };
+                let once = |moved, _| if moved > 0 { Ok(CROWD_TICK) } else { Err(io::ErrorKind::TimedOut.into()) };
                 return match conn.write_all(&mut [io::IoSlice::new(&response)], once) {
                     Ok(()) => Next::Close,
                     Err(_) => Next::Gone,

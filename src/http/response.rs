@@ -262,8 +262,8 @@ impl ResponseWriter<'_> {
         let (seat, rate) = (self.seat, &mut self.rate);
         let total = self.pending.len() + data.len() + end.len();
         let step = |moved, waited| {
-            seat.step(moved);
-            if rate.step(moved, waited) { Ok(()) } else { Err(io::Error::from(io::ErrorKind::TimedOut)) }
+            let tick = seat.step(moved, waited);
+            if rate.step(moved, waited) { Ok(tick) } else { Err(io::Error::from(io::ErrorKind::TimedOut)) }
         };
         let written = if self.pending.is_empty() && end.is_empty() {
             self.conn.write_all(&mut [IoSlice::new(data)], step)

@@ -125,7 +125,7 @@ def suffer(server, kind):
     highest_rss = watch.highest_kib
     tally = f", {out.strip()} clients" if kind in CLIENTS else ""
     figures = ", ".join(f"{path} {statistics.median(times[path]):.1f} / {high[path]:.1f} ms" for path in times)
-    print(f"{kind}: {figures}, RSS {highest_rss} KiB, threads {most[0]}, descriptors {most[1]}{tally}", flush=True)
+    print(f"{kind}: {figures}, RSS {highest_rss} KiB, threads {watch.highest_threads}, descriptors {most[1]}{tally}", flush=True)
     problems = [f"{path}: 99 % within {high[path]:.0f} ms" for path in MOST_MS if high[path] > MOST_MS[path]]
     problems += failures[:3]
     if highest_rss > MOST_RSS_KIB:

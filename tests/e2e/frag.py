@@ -192,26 +192,34 @@ class Server:
         return status, json.loads(body)
 
     def memory_kib(self, name="VmRSS"):
-        """A line of /proc/PID/status; VmHWM is the highest VmRSS since the start."""
+        """VmHWM is the highest VmRSS since the start or since it was reset."""
+        return self.status_number(name)
+
+    def status_number(self, name):
+        """A line of /proc/PID/status."""
         text = pathlib.Path("/proc", str(self.pid()), "status").read_text()
-        return int(re.search(rf"{name}:\s+(\d+) kB", text)[1])
+        return int(re.search(rf"{name}:\s+(\d+)", text)[1])
 
 
 class MemoryWatch:
-    """Samples the server's RSS until it is left; `highest_kib` is then the highest seen."""
+    """Samples the server until it is left; `highest_kib` is then its highest RSS, `highest_threads` the most
+    threads seen."""
 
     def __init__(self, server, every_seconds=0.02):
         self.server, self.every_seconds = server, every_seconds
-        self.highest_kib = self.samples = 0
+        self.highest_kib = self.highest_threads = self.samples = 0
         self.over = threading.Event()
         self.thread = threading.Thread(target=self.watch)
 
     def watch(self):
         while not self.over.wait(self.every_seconds):
             self.highest_kib = max(self.highest_kib, self.server.memory_kib())
+            self.highest_threads = max(self.highest_threads, self.server.status_number("Threads"))
             self.samples += 1
 
     def __enter__(self):
+        # The kernel's own maximum begins anew.
+        pathlib.Path("/proc", str(self.server.pid()), "clear_refs").write_text("5")
         self.thread.start()
         return self
 
