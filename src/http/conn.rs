@@ -1,7 +1,9 @@
 //! One client connection: its socket, what was received and not yet used, its place in the count.
+use super::buffer::FIRST_BYTES;
 use super::limits::{CROWD_TICK, HEAD_BYTES, LINGER_BYTES};
 use super::scan::{Scan, leading_empty_lines, scan};
 use super::socket::{close_with_reset, recv_now, wait};
+use super::weight::Weight;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -89,6 +91,7 @@ pub(super) struct Conn {
     /// How much of `buffer` was searched for the end of a head.
     pub(super) scanned: usize,
     pub(super) hold: Hold,
+    pub(super) weight: Weight,
     /// Its last request came soon after the one before: the next is likely to, too.
     pub(super) busy: bool,
     _slot: Slot,
@@ -103,6 +106,7 @@ impl Conn {
             buffer: Vec::new(),
             scanned: 0,
             hold: Hold::default(),
+            weight: Weight::default(),
             busy: false,
             _slot: slot,
         }
@@ -125,9 +129,17 @@ impl Conn {
         }
     }
 
-    /// Appends what has arrived; `Some(0)` is the end of the stream.
+    /// Counts the request at the front among those under way; false when there is no room for its head.
+    pub(super) fn weigh(&mut self) -> bool {
+        self.weight = Weight::default();
+        let weight = Weight::of(self.buffer.len());
+        weight.map(|weight| self.weight = weight).is_some()
+    }
+
+    /// Appends a piece of what has arrived; `Some(0)` is the end of the stream. A small piece: what comes
+    /// behind a head is kept as long as its request lasts.
     pub(super) fn receive_now(&mut self, scratch: &mut [u8]) -> io::Result<Option<usize>> {
-        let room = scratch.len().min(HEAD_BYTES + 1);
+        let room = scratch.len().min(FIRST_BYTES);
         let received = recv_now(&self.stream, &mut scratch[..room])?;
         if let Some(n) = received {
             self.buffer.extend_from_slice(&scratch[..n]);
@@ -137,7 +149,8 @@ impl Conn {
 
     /// Appends what arrives within the linger time of the socket; `None` when nothing does.
     pub(super) fn receive_soon(&mut self, scratch: &mut [u8]) -> io::Result<Option<usize>> {
-        match (&*self.stream).read(scratch) {
+        let room = scratch.len().min(FIRST_BYTES);
+        match (&*self.stream).read(&mut scratch[..room]) {
             Ok(n) => {
                 self.buffer.extend_from_slice(&scratch[..n]);
                 Ok(Some(n))

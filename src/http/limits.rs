@@ -11,6 +11,11 @@ pub const TARGET_BYTES: usize = 16 * 1024;
 pub const UNFINISHED_HEADS_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of all held requests together (heads, and what came behind them); above: 503.
 pub const HELD_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of a request head, with what came behind it, that nobody counts.
+pub const LIGHT_HEAD_BYTES: usize = 8 * 1024;
+/// Bytes beyond those of the heads of all requests that wait for a thread or are being served; above: 503.
+/// Each is in memory up to four times.
+pub const HEAVY_HEADS_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes that all buffers of bodies together may have beyond their first 4 KiB each; above: they stay
 /// small, and large bodies go in smaller pieces.
 pub const GROWN_BYTES: usize = 16 * 1024 * 1024;

@@ -10,6 +10,7 @@ use super::scan::{Scan, scan};
 use super::scheduling::become_batch_thread;
 use super::seat::{Crew, Seat, Stats, Streams};
 use super::surplus::Surplus;
+use super::weight::Weight;
 use crate::base::stop::StopToken;
 use crate::base::thread;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -218,6 +219,7 @@ impl Worker {
     fn serve_connection(&mut self, mut conn: Conn) -> bool {
         loop {
             let next = self.serve_request(&mut conn);
+            conn.weight = Weight::default();
             let ours = self.seat.end() || self.pool.enter();
             match next {
                 Next::Keep => {}
@@ -252,7 +254,9 @@ impl Worker {
         if conn.buffer.is_empty() && !self.linger(conn) {
             return false;
         }
-        conn.find_head() == Found::Complete && (self.pool.name == CONTROL) == self.shared.is_control(conn)
+        conn.find_head() == Found::Complete
+            && (self.pool.name == CONTROL) == self.shared.is_control(conn)
+            && conn.weigh()
     }
 
     /// Waits a little for the next request, as long as the pool could have another thread if somebody

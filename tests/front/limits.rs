@@ -371,6 +371,44 @@ fn unfinished_heads_have_a_total_and_the_oldest_go_first() {
 }
 
 #[test]
+fn large_heads_under_way_have_a_total() {
+    let (server, listener) = Server::with_backend(&[]);
+    let arrived = black_hole(listener);
+    // 8 MiB beyond 8 KiB each.
+    let fit = 8 * 1024 / (64 - 8);
+    let mut clients: Vec<Client> = (0..fit + 10)
+        .map(|_| {
+            let mut client = Client::new(server.address);
+            client.send(head_of("/", 64 * 1024));
+            client
+        })
+        .collect();
+    let reached: Vec<TcpStream> = (0..fit).map(|_| arrived.recv_timeout(binary::PATIENCE).unwrap()).collect();
+    eventually("the others are refused", || clients.iter().filter(|client| client.has_data()).count() == 10);
+    let refused = clients.iter_mut().find(|client| client.has_data()).unwrap().response("GET");
+    assert_eq!((refused.status, refused.code().as_str()), (503, "overloaded"));
+    // Small ones pass beside them.
+    let mut small = Client::new(server.address);
+    small.request("GET", "/", "");
+    arrived.recv_timeout(binary::PATIENCE).unwrap().write_all(&ok(b"fine")).unwrap();
+    assert_eq!(small.response("GET").body_text(), "fine");
+    // Their room comes back when they end.
+    drop(reached);
+    drop(clients);
+    std::thread::spawn(move || {
+        for mut upstream in arrived {
+            let _ = upstream.read(&mut [0; 1024]);
+            let _ = upstream.write_all(&ok(b"fine"));
+        }
+    });
+    eventually("there is room again", || {
+        let mut client = Client::new(server.address);
+        client.send(head_of("/", 64 * 1024));
+        client.response("GET").status == 200
+    });
+}
+
+#[test]
 fn held_requests_have_a_total() {
     let server = control_only(&["--hold-timeout", "60s"]);
     let request = head_of("/", 64 * 1024);
