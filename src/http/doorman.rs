@@ -113,7 +113,6 @@ impl Doorman {
         match what {
             Return::Idle(mut conn) if conn.buffer.is_empty() => {
                 conn.buffer = Vec::new();
-        conn.weight = Weight::default();
                 self.wait(conn, Phase::Idle, now, self.shared.limits.idle_timeout);
             }
             Return::Idle(conn) => self.examine(conn, now),

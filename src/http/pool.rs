@@ -294,7 +294,8 @@ impl Worker {
             Err(error) => {
                 let response = error.response().to_final_bytes();
                 // A client that does not even take this is not waited for.
-                let once = |moved, _| if moved > 0 { Ok(CROWD_TICK) } else { Err(io::ErrorKind::TimedOut.into()) };
+                let once =
+                    |moved, _| if moved > 0 { Ok(CROWD_TICK) } else { Err(io::ErrorKind::TimedOut.into()) };
                 return match conn.write_all(&mut [io::IoSlice::new(&response)], once) {
                     Ok(()) => Next::Close,
                     Err(_) => Next::Gone,

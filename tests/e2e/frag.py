@@ -103,6 +103,8 @@ class Server:
         self.temporary = tempfile.TemporaryDirectory(prefix="frag-e2e-")
         self.root = pathlib.Path(self.temporary.name, "root")
         self.root.mkdir()
+        # Another user may be who runs it.
+        os.chmod(self.temporary.name, 0o711)
         self.port, self.app_port = free_ports(2)
         self.argv = [*wrapper, os.environ["FRAG_BIN"], "--command", command, "--host", LOOPBACK]
         self.argv += ["--port", str(self.port), "--subprocess-port", str(self.app_port), *flags]
