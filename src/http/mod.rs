@@ -33,6 +33,7 @@ mod seat;
 mod server;
 mod slab;
 mod socket;
+mod splice;
 pub mod sse;
 mod surplus;
 #[cfg(test)]

@@ -1,11 +1,17 @@
 //! Responses: small ones as values, long ones through a writer that frames them for the client.
 use super::buffer::Buffer;
 use super::conn::Conn;
+use super::limits::CROWD_TICK;
 use super::rate::MinimumRate;
 use super::seat::Seat;
+use super::socket::wait;
+use super::splice::{Pipe, is_impossible};
+use nix::errno::Errno;
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 /// Bytes up to which a piece of body is joined to what is written before it.
 const JOIN_BYTES: usize = 16 * 1024;
@@ -261,10 +267,7 @@ impl ResponseWriter<'_> {
         *self.progress = Progress::Started;
         let (seat, rate) = (self.seat, &mut self.rate);
         let total = self.pending.len() + data.len() + end.len();
-        let step = |moved, waited| {
-            let tick = seat.step(moved, waited);
-            if rate.step(moved, waited) { Ok(tick) } else { Err(io::Error::from(io::ErrorKind::TimedOut)) }
-        };
+        let step = |moved, waited| step(seat, rate, moved, waited);
         let written = if self.pending.is_empty() && end.is_empty() {
             self.conn.write_all(&mut [IoSlice::new(data)], step)
         } else if total <= JOIN_BYTES {
@@ -302,6 +305,57 @@ impl ResponseWriter<'_> {
         *self.copy = buffer;
         result
     }
+
+    /// Moves what is left of a body of announced length from a socket whose reads time out, without
+    /// copying it; `waited` is called after each time out, and may end it. False when that cannot be
+    /// done here: nothing was moved then.
+    ///
+    /// # Errors
+    /// Which side failed, and how; the end of `from` before that of the body is a failure of its.
+    pub fn splice(
+        &mut self,
+        from: &TcpStream,
+        mut waited: impl FnMut() -> io::Result<()>,
+    ) -> Result<bool, CopyError> {
+        let Delimiter::Length(mut left) = self.delimiter else { return Ok(false) };
+        let Some(mut pipe) = Pipe::new() else { return Ok(false) };
+        self.flush().map_err(CopyError::Write)?;
+        let (mut first, mut tick) = (true, CROWD_TICK);
+        while left > 0 || pipe.held > 0 {
+            if pipe.held > 0 {
+                let start = Instant::now();
+                let sent = match pipe.empty(&self.conn.stream) {
+                    Ok(sent) => sent,
+                    Err(Errno::EAGAIN | Errno::EINTR) => {
+                        wait(&*self.conn.stream, true, None, tick).map_err(CopyError::Write)?;
+                        0
+                    }
+                    Err(errno) => return Err(CopyError::Write(errno.into())),
+                };
+                tick = step(self.seat, &mut self.rate, sent, start.elapsed()).map_err(CopyError::Write)?;
+                continue;
+            }
+            match pipe.fill(from, left) {
+                Ok(0) => return Err(CopyError::Read(io::ErrorKind::UnexpectedEof.into())),
+                Ok(n) => {
+                    left -= n as u64;
+                    self.delimiter = Delimiter::Length(left);
+                    self.seat.moved(n);
+                    first = false;
+                }
+                Err(Errno::EAGAIN | Errno::EINTR) => waited().map_err(CopyError::Read)?,
+                Err(errno) if first && is_impossible(errno) => return Ok(false),
+                Err(errno) => return Err(CopyError::Read(errno.into())),
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A step towards the client; the last one it gets when it is too slow. How long the next may take.
+fn step(seat: &Seat, rate: &mut MinimumRate, moved: usize, waited: Duration) -> io::Result<Duration> {
+    let tick = seat.step(moved, waited);
+    if rate.step(moved, waited) { Ok(tick) } else { Err(io::ErrorKind::TimedOut.into()) }
 }
 
 /// Which side of a copy failed.

@@ -1,4 +1,5 @@
 //! One request through to the wrapped server and its response back; what to do when that fails.
+use super::bulk::{self, BULK_BYTES, Spare};
 use super::call::{CallGuard, Checked, Interruption};
 use super::failure;
 use super::headers;
@@ -12,6 +13,7 @@ use crate::supervisor::{InFlight, NotReady, State, Supervisor};
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use ureq::http::uri::{Authority, Uri};
@@ -60,6 +62,7 @@ pub struct Relay {
 struct Client {
     agent: Agent,
     authority: Authority,
+    spare: Arc<Spare>,
 }
 
 thread_local! {
@@ -163,12 +166,13 @@ impl Relay {
             log::error!("{} is no authority: {error}", flight.upstream);
             HttpError::internal()
         })?;
-        let client = Client { agent: self.agent(flight.upstream), authority };
+        let spare = Arc::new(Spare::new(IDLE_AGE));
+        let client = Client { agent: self.agent(flight.upstream, &spare), authority, spare };
         CLIENT.set(Some((self.id, flight.generation, client.clone())));
         Ok(client)
     }
 
-    fn agent(&self, upstream: SocketAddr) -> Agent {
+    fn agent(&self, upstream: SocketAddr, spare: &Arc<Spare>) -> Agent {
         let config = Agent::config_builder()
             .proxy(None)
             .http_status_as_error(false)
@@ -184,7 +188,8 @@ impl Relay {
             .max_idle_age(IDLE_AGE)
             .timeout_recv_response(self.settings.upstream_timeout)
             .build();
-        Agent::with_parts(config, Upstream(upstream), NoResolver(upstream))
+        let connector = Upstream { address: upstream, spare: Arc::clone(spare) };
+        Agent::with_parts(config, connector, NoResolver(upstream))
     }
 
     fn attempt(&self, exchange: &mut Exchange<'_>, flight: &InFlight) -> Result<(), Failure> {
@@ -232,7 +237,7 @@ impl Relay {
             client.agent.run(request)
         };
         match answer {
-            Ok(response) => respond(exchange, &call, response),
+            Ok(response) => respond(exchange, &call, &client.spare, response),
             Err(ureq::Error::Io(error)) if Interruption::of(&error) == Some(Interruption::EarlyResponse) => {
                 let Some(upstream) = call.upstream() else {
                     return Err(Failure::Final(HttpError::internal()));
@@ -251,6 +256,7 @@ impl Relay {
 fn respond(
     exchange: &mut Exchange<'_>,
     call: &CallGuard,
+    spare: &Spare,
     response: http::Response<Body>,
 ) -> Result<(), Failure> {
     let bad = |what: &str| Failure::Final(bad_gateway("upstream_malformed", what));
@@ -294,7 +300,14 @@ fn respond(
     if let Some(looked) = looked {
         writer.write(&first[..looked]).map_err(|_| Failure::Gone)?;
     }
-    let copied = if writer.has_body() { writer.copy(&mut body) } else { Ok(()) };
+    let copied = match length {
+        _ if !writer.has_body() => Ok(()),
+        Some(BULK_BYTES..) => {
+            let keeps_alive = bulk::keeps_alive(parts.version, fields);
+            bulk::relay(&mut writer, &mut body, call, spare, keeps_alive)
+        }
+        _ => writer.copy(&mut body),
+    };
     match copied {
         Ok(()) => writer.finish().map_err(|_| Failure::Gone),
         Err(CopyError::Write(_)) => Err(Failure::Gone),

@@ -1,5 +1,6 @@
 //! Floor 4: passes requests to the wrapped server and its responses back, both streamed.
 mod buffers;
+mod bulk;
 mod call;
 mod failure;
 mod forward;

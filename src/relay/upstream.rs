@@ -1,6 +1,7 @@
 //! The HTTP client's transport: plain TCP to the wrapped server, which while it waits also watches
 //! the client whose request it carries.
 use super::buffers::RelayBuffers;
+use super::bulk::Spare;
 use super::call::{self, Interruption, check_early};
 use crate::http::{IO_TICK, Readiness, set_read_tick, wait};
 use std::fmt;
@@ -15,7 +16,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connects to one address, whatever the URI says.
 #[derive(Debug)]
-pub(super) struct Upstream(pub(super) SocketAddr);
+pub(super) struct Upstream {
+    pub(super) address: SocketAddr,
+    pub(super) spare: Arc<Spare>,
+}
 
 impl Connector<()> for Upstream {
     type Out = UpstreamTransport;
@@ -25,7 +29,10 @@ impl Connector<()> for Upstream {
         _: &ConnectionDetails<'_>,
         _: Option<()>,
     ) -> Result<Option<UpstreamTransport>, ureq::Error> {
-        let stream = Arc::new(connect(self.0)?);
+        let stream = match self.spare.take() {
+            Some(spare) => spare,
+            None => Arc::new(connect(self.address)?),
+        };
         Ok(Some(UpstreamTransport { stream, buffers: RelayBuffers::default() }))
     }
 }
@@ -54,21 +61,21 @@ impl fmt::Debug for UpstreamTransport {
     }
 }
 
-impl UpstreamTransport {
-    /// A wait ended without data: counts it, and looks whether the client is still there.
-    fn tick(&self, write: bool, deadline: Option<Instant>) -> io::Result<()> {
-        let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
-        let call = call::with(|call| (call.seat.tick(), Arc::clone(&call.client)));
-        let (tick, client) = call.map_or((IO_TICK, None), |(tick, client)| (tick, Some(client)));
-        match wait(&*self.stream, write, client.as_deref(), left.min(tick))? {
-            Readiness::PeerGone => Err(io::Error::other(Interruption::ClientGone)),
-            Readiness::Timeout if deadline.is_some_and(|at| Instant::now() >= at) => {
-                Err(ErrorKind::TimedOut.into())
-            }
-            _ => Ok(()),
+/// A wait for the wrapped server ended without data: counts it, and looks whether the client is still there.
+pub(super) fn tick(stream: &TcpStream, write: bool, deadline: Option<Instant>) -> io::Result<()> {
+    let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+    let call = call::with(|call| (call.seat.tick(), Arc::clone(&call.client)));
+    let (tick, client) = call.map_or((IO_TICK, None), |(tick, client)| (tick, Some(client)));
+    match wait(stream, write, client.as_deref(), left.min(tick))? {
+        Readiness::PeerGone => Err(io::Error::other(Interruption::ClientGone)),
+        Readiness::Timeout if deadline.is_some_and(|at| Instant::now() >= at) => {
+            Err(ErrorKind::TimedOut.into())
         }
+        _ => Ok(()),
     }
+}
 
+impl UpstreamTransport {
     /// Sends the request's head, which comes in one piece, or a piece of its body.
     fn send(&mut self, amount: usize, deadline: Option<Instant>) -> io::Result<()> {
         let body = call::with(|call| call.upstream.is_some()).unwrap_or(false);
@@ -91,7 +98,7 @@ impl UpstreamTransport {
                     if body {
                         check_early(&self.stream)?;
                     }
-                    self.tick(true, deadline)?;
+                    tick(&self.stream, true, deadline)?;
                 }
                 // It stopped reading: it may have said why.
                 Err(e) if body && is_closed(&e) => return Err(io::Error::other(Interruption::EarlyResponse)),
@@ -112,7 +119,7 @@ impl UpstreamTransport {
             call::check_ending()?;
             match (&*self.stream).read(self.buffers.free()) {
                 Ok(n) => return Ok(n),
-                Err(e) if is_not_yet(&e) => self.tick(false, deadline)?,
+                Err(e) if is_not_yet(&e) => tick(&self.stream, false, deadline)?,
                 // The library takes a reset for the end of a body that has no length; it is not.
                 Err(e) if is_closed(&e) => {
                     return Err(io::Error::other("the wrapped server reset the connection"));

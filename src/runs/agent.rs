@@ -19,6 +19,7 @@ use serde_json::json;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -61,7 +62,10 @@ pub enum InvokeError {
 
 #[derive(Default)]
 struct Current {
-    execution: Option<Arc<Execution>>,
+    /// The latest invocation.
+    latest: Option<Arc<Execution>>,
+    /// It is under way: no other may begin.
+    busy: bool,
     closed: bool,
 }
 
@@ -87,7 +91,8 @@ impl Agent {
 
     /// The invocation under way.
     pub(super) fn current(&self) -> Option<Arc<Execution>> {
-        lock(&self.current).execution.clone()
+        let current = lock(&self.current);
+        current.latest.clone().filter(|_| current.busy)
     }
 
     /// Begins an invocation and returns its id; the rest happens on threads of its own. `asks` gets the
@@ -99,20 +104,23 @@ impl Agent {
             phase: Mutex::new(Phase::Starting),
             input: Mutex::new(None),
             ended_because: Mutex::new(None),
+            over: AtomicBool::new(false),
         });
         {
             let mut current = lock(&self.current);
             if current.closed {
                 return Err(InvokeError::Ending);
             }
-            if let Some(running) = &current.execution {
+            if let Some(running) = current.latest.as_ref().filter(|_| current.busy) {
                 return Err(InvokeError::Busy(running.id.clone()));
             }
-            current.execution = Some(Arc::clone(&execution));
+            current.latest = Some(Arc::clone(&execution));
+            current.busy = true;
         }
         let first = Action::new("RUNTIME_EXECUTION_STARTED", json!({"executionId": id, "input": input}));
         if !self.book.begin_agent(&id, &first) {
-            self.clear();
+            self.free();
+            self.tell_over(&execution);
             return Err(InvokeError::Journal);
         }
         match self.start(&execution, &asks) {
@@ -219,7 +227,7 @@ impl Agent {
         }
     }
 
-    fn end(self: &Arc<Agent>, execution: &Execution, status: &str, error: Option<&str>) {
+    fn end(self: &Arc<Agent>, execution: &Arc<Execution>, status: &str, error: Option<&str>) {
         let kind = match status {
             "completed" => "RUNTIME_EXECUTION_COMPLETED",
             "failed" => "RUNTIME_EXECUTION_FAILED",
@@ -229,12 +237,20 @@ impl Agent {
         if let Some(error) = error {
             payload["error"] = json!(error);
         }
-        let agent = Arc::clone(self);
-        self.book.end_agent(&execution.id, Action::new(kind, payload), move || agent.clear());
+        let (agent, freed) = (Arc::clone(self), Arc::clone(self));
+        let over = Arc::clone(execution);
+        let told = move || agent.tell_over(&over);
+        self.book.end_agent(&execution.id, Action::new(kind, payload), move || freed.free(), told);
     }
 
-    fn clear(&self) {
-        lock(&self.current).execution = None;
+    /// Lets the next invocation begin.
+    fn free(&self) {
+        lock(&self.current).busy = false;
+    }
+
+    fn tell_over(&self, execution: &Execution) {
+        let _current = lock(&self.current);
+        execution.over.store(true, Ordering::Release);
         self.over.notify_all();
     }
 
@@ -276,7 +292,7 @@ impl Agent {
         let ended = self.signal(execution, grace);
         let until = Instant::now() + grace + SLACK;
         let mut current = lock(&self.current);
-        while current.execution.as_ref().is_some_and(|now| Arc::ptr_eq(now, execution)) {
+        while !execution.over.load(Ordering::Acquire) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -291,7 +307,7 @@ impl Agent {
         let execution = {
             let mut current = lock(&self.current);
             current.closed = true;
-            current.execution.clone()
+            current.latest.clone()
         };
         if let Some(execution) = execution {
             lock(&execution.ended_because).get_or_insert("the server ended");

@@ -102,8 +102,15 @@ impl Book {
         }
     }
 
-    /// Ends the agent's run with its last action: on the disk first, then for everybody, then `told`.
-    pub(super) fn end_agent(self: &Arc<Book>, id: &str, last: Action, told: impl FnOnce() + Send + 'static) {
+    /// Ends the agent's run with its last action: on the disk first, then for everybody. `free` comes
+    /// before the news that the agent is free, `told` behind all of it.
+    pub(super) fn end_agent(
+        self: &Arc<Book>,
+        id: &str,
+        last: Action,
+        free: impl FnOnce() + Send + 'static,
+        told: impl FnOnce() + Send + 'static,
+    ) {
         let (status, error) = how(&last);
         let state = self.bus.preview(&last).json(Slices::all());
         let (book, run, action) = (Arc::clone(self), id.to_owned(), last.clone());
@@ -113,8 +120,9 @@ impl Book {
             lock(&book.history).end(&run, &action, status, error.clone(), seal);
             book.bus.dispatch(&action, Some(&run));
             book.tell_head(sealed);
-            told();
+            free();
             book.bus.status(status.as_str(), &run, error.as_deref(), action.at_ms);
+            told();
         });
         match &self.journal {
             Some(journal) => journal.finish(Finish { id: id.to_owned(), last, state, done }),

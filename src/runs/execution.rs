@@ -3,6 +3,7 @@ use super::input::Input;
 use crate::base::lock::lock;
 use crate::process::Pid;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -22,6 +23,8 @@ pub(super) struct Execution {
     pub(super) input: Mutex<Option<Input>>,
     /// Why it was ended, if by us.
     pub(super) ended_because: Mutex<Option<&'static str>>,
+    /// Everybody was told that it is over. Set under the lock of the agent's current invocation.
+    pub(super) over: AtomicBool,
 }
 
 impl Execution {

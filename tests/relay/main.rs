@@ -3,6 +3,7 @@
 mod bad_upstream;
 #[path = "../binary/mod.rs"]
 mod binary;
+mod bulk;
 #[path = "../common/mod.rs"]
 mod common;
 mod hold;
