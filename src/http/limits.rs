@@ -18,7 +18,7 @@ pub const LIGHT_HEAD_BYTES: usize = 8 * 1024;
 pub const HEAVY_HEADS_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes that all buffers of bodies together may have beyond their first 4 KiB each; above: they stay
 /// small, and large bodies go in smaller pieces.
-pub const GROWN_BYTES: usize = 16 * 1024 * 1024;
+pub const GROWN_BYTES: usize = 8 * 1024 * 1024;
 /// Complete requests waiting for a thread of a pool; above: 503.
 pub const QUEUE: usize = 1024;
 /// Threads kept for control requests, whatever the relayed ones do.

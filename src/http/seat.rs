@@ -341,32 +341,51 @@ mod tests {
     use std::io::Read;
     use std::net::TcpListener;
 
-    #[test]
-    fn every_newcomer_above_the_bound_cuts_one_and_never_one_twice() {
+    /// Admits a stream that moved so many bytes; both ends of its connection, and its key.
+    fn admit(streams: &Streams, moved: u64, for_client: bool) -> (TcpStream, Arc<TcpStream>, u64) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let socket = Arc::new(listener.accept().unwrap().0);
+        streams.for_clients.fetch_add(usize::from(for_client), Ordering::Relaxed);
+        let stream = Stream {
+            socket: Arc::downgrade(&socket),
+            since: Instant::now() - Duration::from_secs(1),
+            pace: Arc::new(Pace { moved: moved.into(), for_client: for_client.into() }),
+            spared: false,
+        };
+        let key = streams.admit_slow(stream);
+        (client, socket, key)
+    }
+
+    fn cut(pairs: &[(TcpStream, Arc<TcpStream>, u64)]) -> Vec<bool> {
+        pairs.iter().map(|(client, ..)| (&*client).read(&mut [0]).is_ok()).collect()
+    }
+
+    #[test]
+    fn every_newcomer_above_the_share_cuts_the_slowest_and_never_one_twice() {
         let stats = Arc::new(Stats::default());
         let streams = Streams::new(4, Arc::clone(&stats));
-        let begin = Instant::now();
-        let mut pairs = Vec::new();
-        for n in 0..5 {
-            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            client.set_nonblocking(true).unwrap();
-            let socket = Arc::new(listener.accept().unwrap().0);
-            let stream = Stream {
-                socket: Arc::downgrade(&socket),
-                since: begin,
-                // The later, the faster.
-                pace: Arc::new(Pace { moved: AtomicU64::new(n << 32), for_client: true.into() }),
-                spared: false,
-            };
-            pairs.push((client, socket, streams.admit_slow(stream)));
-        }
-        let is_cut = |mut client: &TcpStream| client.read(&mut [0]).is_ok();
-        let cut: Vec<bool> = pairs.iter().map(|(client, ..)| is_cut(client)).collect();
-        assert_eq!(cut, [true, true, true, false, false]);
+        // The later, the faster.
+        let pairs: Vec<_> = (0..5).map(|n| admit(&streams, n << 32, true)).collect();
+        assert_eq!(cut(&pairs), [true, true, true, true, false]);
         assert_eq!(stats.streams.load(Ordering::Relaxed), 5, "until those cut have ended");
         assert!(!streams.admit_long_lived());
         pairs.iter().take(4).for_each(|(.., key)| streams.release(*key));
         assert!(streams.admit_long_lived());
+    }
+
+    #[test]
+    fn who_waits_for_the_wrapped_server_is_cut_only_when_nobody_else_is_left() {
+        let streams = Streams::new(4, Arc::default());
+        let mut pairs = vec![admit(&streams, 0, false), admit(&streams, 0, false), admit(&streams, 9, true)];
+        assert_eq!(cut(&pairs), [false; 3], "one slow client is within its quarter");
+        pairs.push(admit(&streams, 1 << 20, true));
+        assert_eq!(cut(&pairs), [false, false, true, false]);
+        // All four places are taken now, by one that was cut.
+        pairs.push(admit(&streams, 0, false));
+        assert_eq!(cut(&pairs), [false, false, true, true, false], "the newcomer makes no room itself");
+        pairs.push(admit(&streams, 0, false));
+        assert_eq!(cut(&pairs)[..2].iter().filter(|cut| **cut).count(), 1);
     }
 }
