@@ -179,11 +179,13 @@ impl Claims {
 }
 
 fn claims(identity: &[&[u8]]) -> Result<Option<Claims>, Refusal> {
+    const MALFORMED: Refusal =
+        Refusal::IdentityMalformed("x-verified-user-data is not the JSON object it should be");
     match identity {
         [] => Ok(None),
-        [value] => serde_json::from_slice(value).map(Some).map_err(|_| {
-            Refusal::IdentityMalformed("x-verified-user-data is not the JSON object it should be")
-        }),
+        // The parser skips over strings it has no use for, whatever bytes are in them.
+        [value] if std::str::from_utf8(value).is_err() => Err(MALFORMED),
+        [value] => serde_json::from_slice(value).map(Some).map_err(|_| MALFORMED),
         _ => Err(Refusal::IdentityMalformed("x-verified-user-data is repeated")),
     }
 }
@@ -293,6 +295,8 @@ mod tests {
                 assert!(malformed(decide(&open, identity, &[], access)), "{identity:?}");
             }
         }
+        let latin1 = Credentials { identity: vec![b"{\"name\":\"caf\xe9\"}"], ..Credentials::default() };
+        assert!(malformed(authorize(&open, &latin1, Access::Writer)));
     }
 
     #[test]

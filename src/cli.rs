@@ -102,7 +102,7 @@ pub struct Flags {
     /// open connections at most (4096)
     #[argh(option, arg_name = "n")]
     pub max_connections: Option<String>,
-    /// long-lived requests at most, half of them slow transfers (2048)
+    /// long-lived requests at most, a quarter of them slow transfers (2048)
     #[argh(option, arg_name = "n")]
     pub max_streams: Option<String>,
     /// threads kept for requests (4)

@@ -43,6 +43,7 @@ mod tests;
 mod waiting;
 #[cfg(feature = "workers")]
 mod websocket;
+mod weight;
 
 #[cfg(feature = "workers")]
 pub use bell::Bell;

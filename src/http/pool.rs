@@ -5,11 +5,12 @@ use super::door::{Door, Return};
 use super::error::HttpError;
 use super::exchange::{Exchange, Scratch, Served, Service};
 use super::head::Head;
-use super::limits::{LINGER_ROUNDS, Limits, QUEUE, THREAD_IDLE};
+use super::limits::{CROWD_TICK, LINGER_ROUNDS, Limits, QUEUE, THREAD_IDLE};
 use super::scan::{Scan, scan};
 use super::scheduling::become_batch_thread;
 use super::seat::{Crew, Seat, Stats, Streams};
 use super::surplus::Surplus;
+use super::weight::Weight;
 use crate::base::stop::StopToken;
 use crate::base::thread;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -219,6 +220,7 @@ impl Worker {
     fn serve_connection(&mut self, mut conn: Conn) -> bool {
         loop {
             let next = self.serve_request(&mut conn);
+            conn.weight = Weight::default();
             let ours = self.seat.end() || self.pool.enter();
             match next {
                 Next::Keep => {}
@@ -253,7 +255,9 @@ impl Worker {
         if conn.buffer.is_empty() && !self.linger(conn) {
             return false;
         }
-        conn.find_head() == Found::Complete && (self.pool.name == CONTROL) == self.shared.is_control(conn)
+        conn.find_head() == Found::Complete
+            && (self.pool.name == CONTROL) == self.shared.is_control(conn)
+            && conn.weigh()
     }
 
     /// Waits a little for the next request, as long as the pool could have another thread if somebody
@@ -300,7 +304,8 @@ impl Worker {
                 self.shared.service.served(&meter.end(None, (conn.peer, conn.role), self.seat.age()));
                 let response = error.response().to_final_bytes();
                 // A client that does not even take this is not waited for.
-                let once = |moved, _| if moved > 0 { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) };
+                let once =
+                    |moved, _| if moved > 0 { Ok(CROWD_TICK) } else { Err(io::ErrorKind::TimedOut.into()) };
                 return match conn.write_all(&mut [io::IoSlice::new(&response)], once) {
                     Ok(()) => Next::Close,
                     Err(_) => Next::Gone,

@@ -1,8 +1,10 @@
 //! Responses: small ones as values, long ones through a writer that frames them for the client.
 use super::buffer::Buffer;
 use super::conn::Conn;
+use super::limits::CROWD_TICK;
 use super::rate::MinimumRate;
 use super::seat::Seat;
+use super::socket::wait;
 use super::splice::{Pipe, is_impossible};
 use nix::errno::Errno;
 use std::borrow::Cow;
@@ -320,17 +322,20 @@ impl ResponseWriter<'_> {
         let Delimiter::Length(mut left) = self.delimiter else { return Ok(false) };
         let Some(mut pipe) = Pipe::new() else { return Ok(false) };
         self.flush().map_err(CopyError::Write)?;
-        let mut first = true;
+        let (mut first, mut tick) = (true, CROWD_TICK);
         while left > 0 || pipe.held > 0 {
             if pipe.held > 0 {
                 let start = Instant::now();
                 let sent = match pipe.empty(&self.conn.stream) {
                     Ok(sent) => sent,
-                    Err(Errno::EAGAIN | Errno::EINTR) => 0,
+                    Err(Errno::EAGAIN | Errno::EINTR) => {
+                        wait(&*self.conn.stream, true, None, tick).map_err(CopyError::Write)?;
+                        0
+                    }
                     Err(errno) => return Err(CopyError::Write(errno.into())),
                 };
                 self.seat.meter().sent(sent);
-                step(self.seat, &mut self.rate, sent, start.elapsed()).map_err(CopyError::Write)?;
+                tick = step(self.seat, &mut self.rate, sent, start.elapsed()).map_err(CopyError::Write)?;
                 continue;
             }
             match pipe.fill(from, left) {
@@ -350,10 +355,10 @@ impl ResponseWriter<'_> {
     }
 }
 
-/// A step towards the client; the last one it gets when it is too slow.
-fn step(seat: &Seat, rate: &mut MinimumRate, moved: usize, waited: Duration) -> io::Result<()> {
-    seat.step(moved);
-    if rate.step(moved, waited) { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
+/// A step towards the client; the last one it gets when it is too slow. How long the next may take.
+fn step(seat: &Seat, rate: &mut MinimumRate, moved: usize, waited: Duration) -> io::Result<Duration> {
+    let tick = seat.step(moved, waited);
+    if rate.step(moved, waited) { Ok(tick) } else { Err(io::ErrorKind::TimedOut.into()) }
 }
 
 /// Which side of a copy failed.

@@ -114,6 +114,8 @@ class Server:
         self.temporary = tempfile.TemporaryDirectory(prefix="frag-e2e-")
         self.root = pathlib.Path(self.temporary.name, "root")
         self.root.mkdir()
+        # Another user may be who runs it.
+        os.chmod(self.temporary.name, 0o711)
         self.port, self.app_port = free_ports(2)
         self.argv = [*wrapper, os.environ["FRAG_BIN"], "--command", command, "--host", LOOPBACK]
         self.argv += ["--port", str(self.port), "--subprocess-port", str(self.app_port), *flags]
@@ -214,9 +216,13 @@ class Server:
         return count
 
     def memory_kib(self, name="VmRSS"):
-        """A line of /proc/PID/status; VmHWM is the highest VmRSS since the start."""
+        """VmHWM is the highest VmRSS since the start or since it was reset."""
+        return self.status_number(name)
+
+    def status_number(self, name):
+        """A line of /proc/PID/status."""
         text = pathlib.Path("/proc", str(self.pid()), "status").read_text()
-        return int(re.search(rf"{name}:\s+(\d+) kB", text)[1])
+        return int(re.search(rf"{name}:\s+(\d+)", text)[1])
 
 
 class Checked(threading.Thread):
@@ -240,20 +246,24 @@ class Checked(threading.Thread):
 
 
 class MemoryWatch:
-    """Samples the server's RSS until it is left; `highest_kib` is then the highest seen."""
+    """Samples the server until it is left; `highest_kib` is then its highest RSS, `highest_threads` the most
+    threads seen."""
 
     def __init__(self, server, every_seconds=0.02):
         self.server, self.every_seconds = server, every_seconds
-        self.highest_kib = self.samples = 0
+        self.highest_kib = self.highest_threads = self.samples = 0
         self.over = threading.Event()
         self.thread = threading.Thread(target=self.watch)
 
     def watch(self):
         while not self.over.wait(self.every_seconds):
             self.highest_kib = max(self.highest_kib, self.server.memory_kib())
+            self.highest_threads = max(self.highest_threads, self.server.status_number("Threads"))
             self.samples += 1
 
     def __enter__(self):
+        # The kernel's own maximum begins anew.
+        pathlib.Path("/proc", str(self.server.pid()), "clear_refs").write_text("5")
         self.thread.start()
         return self
 
