@@ -16,7 +16,10 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// What a stream of the state begins with, made once for all who begin with the same: of a crowd that does
 /// not read it, each would keep some hundred kilobytes.
 #[derive(Debug, Default)]
-pub struct Beginning(Mutex<Option<(u64, State, Weak<[u8]>)>>);
+pub struct Beginning(Mutex<Option<Made>>);
+
+/// The number of the last event in it, the state, the bytes.
+type Made = (u64, State, Weak<[u8]>);
 
 impl Beginning {
     fn bytes(&self, last: u64, state: State, slices: Slices) -> Arc<[u8]> {
