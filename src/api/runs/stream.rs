@@ -16,20 +16,27 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// What a stream of the state begins with, made once for all who begin with the same: of a crowd that does
 /// not read it, each would keep some hundred kilobytes.
 #[derive(Debug, Default)]
-pub struct Beginning(Mutex<Option<(u64, State, Weak<[u8]>)>>);
+pub struct Beginning(Mutex<Option<Made>>);
+
+#[derive(Debug)]
+struct Made {
+    last: u64,
+    state: State,
+    bytes: Weak<[u8]>,
+}
 
 impl Beginning {
     fn bytes(&self, last: u64, state: State, slices: Slices) -> Arc<[u8]> {
         let mut made = lock(&self.0);
-        if let Some((number, of, bytes)) = &*made
-            && *number == last
-            && of.is_same(&state)
-            && let Some(bytes) = bytes.upgrade()
+        if let Some(made) = &*made
+            && made.last == last
+            && made.state.is_same(&state)
+            && let Some(bytes) = made.bytes.upgrade()
         {
             return bytes;
         }
         let bytes: Arc<[u8]> = wire::initial(last, now_ms(), &state, slices).into();
-        *made = Some((last, state, Arc::downgrade(&bytes)));
+        *made = Some(Made { last, state, bytes: Arc::downgrade(&bytes) });
         bytes
     }
 }
