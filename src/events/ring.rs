@@ -49,6 +49,8 @@ pub(super) struct EventRing {
     bytes: usize,
     /// The number of the newest event that ever was.
     last: u64,
+    /// The number before that of the first.
+    begun: u64,
     /// The number of the newest event of each stream that is gone.
     dropped: [u64; 3],
 }
@@ -56,11 +58,24 @@ pub(super) struct EventRing {
 impl EventRing {
     /// The first event gets the number after `last`.
     pub(super) fn new(capacity: usize, max_bytes: usize, last: u64) -> EventRing {
-        EventRing { entries: VecDeque::new(), capacity, max_bytes, bytes: 0, last, dropped: [last; 3] }
+        EventRing {
+            entries: VecDeque::new(),
+            capacity,
+            max_bytes,
+            bytes: 0,
+            last,
+            begun: last,
+            dropped: [last; 3],
+        }
     }
 
     pub(super) fn last(&self) -> u64 {
         self.last
+    }
+
+    /// Events there ever were.
+    pub(super) fn count(&self) -> u64 {
+        self.last - self.begun
     }
 
     /// Whether all events of a stream that follow number `after` are here. (Others may be gone.)

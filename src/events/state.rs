@@ -113,7 +113,7 @@ impl State {
 
     fn uploaded(&mut self, action: &Action) -> Slice {
         let mut upload = json!({"timestamp": action.at_ms});
-        copy(action, &mut upload, &["path", "bytes", "sha256"]);
+        copy(action, &mut upload, &["path", "bytes", "sha256", "files"]);
         self.edit(Slice::Server, |server| {
             count_up(server, "uploads");
             server.insert("lastUpload".to_owned(), upload);

@@ -88,6 +88,8 @@ pub struct Subscription {
     /// What came before this number and after `at` is still to be taken out of the ring: a copy for each of
     /// many who come back, and do not read, would be as many rings.
     missed_until: u64,
+    /// It was too slow, and is counted.
+    dropped: bool,
 }
 
 impl fmt::Debug for Subscription {
@@ -104,7 +106,8 @@ impl Subscription {
         mailbox: Arc<Mailbox>,
         missed: Range<u64>,
     ) -> Subscription {
-        Subscription { shared, stream, mailbox, at: missed.start, missed_until: missed.end }
+        let (at, missed_until) = (missed.start, missed.end);
+        Subscription { shared, stream, mailbox, at, missed_until, dropped: false }
     }
 
     /// The number of the last event it was given or passed over.
@@ -114,14 +117,15 @@ impl Subscription {
 
     /// What came since the last call, waiting up to `timeout` for something to.
     pub fn next(&mut self, timeout: Duration) -> Next {
-        if self.at < self.missed_until
-            && let Some(next) = self.missed()
-        {
-            return next;
-        }
-        let next = self.mailbox.next(timeout);
-        if let Next::Events(_, last) = next {
-            self.at = last;
+        let missed = if self.at < self.missed_until { self.missed() } else { None };
+        let next = missed.unwrap_or_else(|| self.mailbox.next(timeout));
+        match next {
+            Next::Events(_, last) => self.at = last,
+            Next::TooSlow if !self.dropped => {
+                self.dropped = true;
+                lock(&self.shared.core).dropped += 1;
+            }
+            _ => {}
         }
         next
     }

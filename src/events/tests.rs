@@ -115,7 +115,7 @@ fn whoever_follows_has_the_state_in_the_end() {
 fn each_stream_has_its_own() {
     let bus = bus(16);
     let mut all = Stream::ALL.map(|stream| bus.subscribe(stream, None).0);
-    assert_eq!(bus.subscribers(), 3);
+    assert_eq!(bus.counts().listeners.iter().sum::<usize>(), 3);
     bus.dispatch(&Action::new("JOURNAL_SEALED", json!({})), None);
     bus.dispatch(&Action::new("EXEC_STARTED", json!({})), None);
     bus.status("started", "x", None, 1);
@@ -128,7 +128,7 @@ fn each_stream_has_its_own() {
     assert_eq!(take(state, 1), [journal]);
     assert_eq!(take(actions, 3), ["action EXEC_STARTED", "status started", "custom null"]);
     drop(all);
-    assert_eq!(bus.subscribers(), 0);
+    assert_eq!(bus.counts().listeners, [0; 3]);
 }
 
 #[test]
@@ -298,4 +298,7 @@ fn a_closed_bus_ends_its_streams_and_keeps_its_state() {
     thread.join().unwrap();
     note(&bus, "x");
     assert_eq!(bus.state().get(Slice::Agent)["messages"][0]["text"], "x");
+    // A client whose stream has just ended comes back at once, and must not hold up our end.
+    let (mut late, _) = bus.subscribe(Stream::Actions, None);
+    assert!(matches!(late.next(LONG), Next::Closed));
 }

@@ -158,6 +158,7 @@ impl BodyReader<'_> {
             Some(left) => self.state.allowance = left,
             None => return Err(BodyError::TooLarge.into()),
         }
+        self.seat.meter().received(n);
         Ok(n)
     }
 
@@ -241,8 +242,9 @@ impl BodyReader<'_> {
     }
 }
 
-/// A step of reading: counts it for the seat and holds the client to its minimum rate.
-fn pace(seat: &Seat, rate: &mut MinimumRate, moved: usize, waited: Duration) -> io::Result<()> {
-    seat.step(moved);
-    if rate.step(moved, waited) { Ok(()) } else { Err(BodyError::TooSlow.into()) }
+/// A step of reading: counts it for the seat and holds the client to its minimum rate. How long the next
+/// may take.
+fn pace(seat: &Seat, rate: &mut MinimumRate, moved: usize, waited: Duration) -> io::Result<Duration> {
+    let tick = seat.step(moved, waited);
+    if rate.step(moved, waited) { Ok(tick) } else { Err(BodyError::TooSlow.into()) }
 }

@@ -67,6 +67,11 @@ impl Book {
         true
     }
 
+    /// How many runs of a kind stand there, see [`History::count`].
+    pub(super) fn count(&self, kind: Kind, status: RunStatus) -> u64 {
+        lock(&self.history).count(kind, status)
+    }
+
     /// Begins another run; false if its id is taken.
     pub(super) fn begin(&self, id: &str, kind: Kind, first: &Action) -> bool {
         let mut history = lock(&self.history);

@@ -216,6 +216,17 @@ impl Runs {
         self.0.book.journal.as_ref().is_none_or(Journal::is_well)
     }
 
+    /// Runs of a kind that ended in that way since we started; those that run now, if that is `Running`.
+    pub fn count(&self, kind: Kind, status: RunStatus) -> u64 {
+        self.0.book.count(kind, status)
+    }
+
+    /// Runs the journal has sealed, all lives together, and bytes of its files, the logs of single runs
+    /// aside; none without a journal.
+    pub fn journal_size(&self) -> Option<(u64, u64)> {
+        self.0.book.journal.as_ref().map(Journal::size)
+    }
+
     /// Ends the agent's run, with this long from SIGINT to SIGKILL, and lets none begin. What is pending
     /// stays so, for the next life.
     pub fn end_agent(&self, grace: Duration) {

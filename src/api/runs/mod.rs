@@ -64,7 +64,11 @@ fn answer(
     exchange: &mut Exchange<'_>,
     route: Result<Route<'_>, RouteError>,
 ) -> Result<Answer, Failure> {
-    api.gate.check(exchange, route.map_or_else(RouteError::access, Route::access))?;
+    let access = route.map_or_else(RouteError::access, Route::access);
+    match route {
+        Ok(Route::Stream(_)) => api.gate.check_stream(exchange, access)?,
+        _ => api.gate.check(exchange, access)?,
+    }
     let runs = &api.runs;
     Ok(Answer::Response(match route? {
         Route::Stream(stream) => return Ok(Answer::Served(stream::serve(runs, exchange, stream)?)),

@@ -30,7 +30,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -74,9 +74,7 @@ impl Message {
 pub(super) struct Journal {
     queue: Mutex<Option<Sender<Message>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    failed: Arc<AtomicBool>,
-    /// Bytes of the actions that wait.
-    bytes: Arc<AtomicUsize>,
+    known: Arc<Known>,
     places: Places,
     /// Held while the journal is ours.
     _lock: Flock<File>,
@@ -84,7 +82,7 @@ pub(super) struct Journal {
 
 impl fmt::Debug for Journal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Journal").field("failed", &self.failed).finish_non_exhaustive()
+        f.debug_struct("Journal").field("failed", &self.known.failed).finish_non_exhaustive()
     }
 }
 
@@ -119,18 +117,24 @@ impl Journal {
         let (writer, recovered, approvals) = recover::recover(places.clone())?;
         let found = Found { recovered, approvals, head: writer.head.clone(), runs: writer.count };
         let (queue, messages) = bounded(QUEUE);
-        let failed = Arc::new(AtomicBool::new(false));
-        let bytes = Arc::new(AtomicUsize::new(0));
-        let (tells, counts) = (Arc::clone(&failed), Arc::clone(&bytes));
-        let thread =
-            crate::base::thread::spawn("journal", move || serve(writer, &messages, &tells, &counts))?;
+        let known = Known { sealed: AtomicU64::new(writer.count), ..Known::default() };
+        let known = Arc::new(known);
+        let tells = Arc::clone(&known);
+        let thread = crate::base::thread::spawn("journal", move || serve(writer, &messages, &tells))?;
         let (queue, thread) = (Mutex::new(Some(queue)), Mutex::new(Some(thread)));
-        Ok((Journal { queue, thread, failed, bytes, places, _lock: lock }, found))
+        Ok((Journal { queue, thread, known, places, _lock: lock }, found))
     }
 
     /// Whether everything that was told to the journal is, or will be, in it.
     pub(super) fn is_well(&self) -> bool {
-        !self.failed.load(Ordering::Acquire)
+        !self.known.failed.load(Ordering::Acquire)
+    }
+
+    /// Runs sealed so far, and bytes of the files that all runs share.
+    pub(super) fn size(&self) -> (u64, u64) {
+        let files = [self.places.runs(), self.places.state(), self.places.approvals()];
+        let bytes = files.iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum();
+        (self.known.sealed.load(Ordering::Relaxed), bytes)
     }
 
     /// Begins a run and waits until it cannot be lost; false when the journal cannot be written.
@@ -145,9 +149,9 @@ impl Journal {
 
     /// Adds an action of about so many bytes to a run's log.
     pub(super) fn append(&self, id: &str, action: Action, bytes: usize) {
-        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.known.waiting.fetch_add(bytes, Ordering::AcqRel);
         if !self.send(Message::Append { id: id.to_owned(), action, bytes }) {
-            self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+            self.known.waiting.fetch_sub(bytes, Ordering::AcqRel);
         }
     }
 
@@ -168,7 +172,7 @@ impl Journal {
     /// Whether less than half of the queue is taken, and not much waits in it.
     pub(super) fn has_room(&self) -> bool {
         let is_long = lock(&self.queue).as_ref().is_some_and(|queue| queue.len() > QUEUE / 2);
-        !is_long && self.bytes.load(Ordering::Acquire) <= QUEUE_BYTES
+        !is_long && self.known.waiting.load(Ordering::Acquire) <= QUEUE_BYTES
     }
 
     /// Waits for room: so that somebody who has much to say leaves some for those who must not wait.
@@ -194,7 +198,7 @@ impl Journal {
         else {
             return true;
         };
-        if !self.failed.swap(true, Ordering::AcqRel) {
+        if !self.known.failed.swap(true, Ordering::AcqRel) {
             log::error!("the journal has failed: the disk is too slow for it");
         }
         refuse(message);
@@ -234,23 +238,37 @@ impl Drop for Journal {
     }
 }
 
+/// What the thread tells whoever asks.
+#[derive(Debug, Default)]
+struct Known {
+    /// It writes no more.
+    failed: AtomicBool,
+    /// Bytes of the actions that wait for it.
+    waiting: AtomicUsize,
+    /// Runs sealed so far.
+    sealed: AtomicU64,
+}
+
 /// The thread `journal`: takes what has come, writes it, tells who waits.
-fn serve(mut writer: Writer, messages: &Receiver<Message>, failed: &AtomicBool, waiting: &AtomicUsize) {
+fn serve(mut writer: Writer, messages: &Receiver<Message>, known: &Known) {
     while let Ok(first) = messages.recv() {
         let batch: Vec<Message> = [first].into_iter().chain(messages.try_iter().take(BATCH - 1)).collect();
         let bytes: usize = batch.iter().map(Message::bytes).sum();
-        if failed.load(Ordering::Acquire) {
+        if known.failed.load(Ordering::Acquire) {
             batch.into_iter().for_each(refuse);
-            waiting.fetch_sub(bytes, Ordering::AcqRel);
+            known.waiting.fetch_sub(bytes, Ordering::AcqRel);
             continue;
         }
         let written = writer.write(&batch);
-        waiting.fetch_sub(bytes, Ordering::AcqRel);
+        known.waiting.fetch_sub(bytes, Ordering::AcqRel);
         match written {
-            Ok(sealed) => tell(batch, sealed),
+            Ok(ends) => {
+                known.sealed.store(writer.count, Ordering::Relaxed);
+                tell(batch, ends);
+            }
             Err(error) => {
                 log::error!("the journal has failed and is not written any more: {error}");
-                failed.store(true, Ordering::Release);
+                known.failed.store(true, Ordering::Release);
                 batch.into_iter().for_each(refuse);
             }
         }
