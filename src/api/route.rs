@@ -119,7 +119,7 @@ mod tests {
     fn every_route_takes_its_methods_and_no_other() {
         use Method::*;
         let all = [Get, Head, Post, Put, Delete, Options, Patch, Other];
-        let cases: [(&str, &[Method], Route<'_>); 12] = [
+        let cases: [(&str, &[Method], Route<'_>); 13] = [
             ("/status", &[Get, Head], Route::Status),
             ("/await", &[Get, Head], Route::Await),
             ("/health", &[Get, Head], Route::Health),
@@ -129,6 +129,7 @@ mod tests {
             ("/stop", &[Post], Route::Stop),
             ("/start", &[Post], Route::Start),
             ("/upload/a/b%20c", &[Post, Put], Route::Upload(b"a/b%20c")),
+            ("/upload", &[Post, Put], Route::Upload(b"")),
             ("/files/a", &[Get, Head, Delete], Route::File(b"a")),
             ("/files/", &[Get, Head, Delete], Route::File(b"")),
             ("/files", &[Get, Head, Delete], Route::File(b"")),
@@ -148,9 +149,7 @@ mod tests {
 
     #[test]
     fn other_spellings_are_not_routes() {
-        for path in
-            ["", "/", "/Status", "/status/", "//status", "/%73tatus", "/upload", "/uploads/x", "/restart/x"]
-        {
+        for path in ["", "/", "/Status", "/status/", "//status", "/%73tatus", "/uploads/x", "/restart/x"] {
             assert_eq!(route(Method::Get, path.as_bytes()), Err(RouteError::NotFound), "{path}");
         }
     }

@@ -138,7 +138,8 @@ fn archives_at_a_time_are_few_and_a_broken_one_makes_room() {
     let mut waiting: Vec<TcpStream> = (0..4).map(|_| begin(&server, &body, 3000)).collect();
     let busy = || unpack(&server, "y?archive=tar", &body);
     eventually("all four are being taken", || busy().status == 503);
-    assert_eq!(busy().code(), "busy");
+    let refused = busy();
+    assert_eq!((refused.code(), refused.field("retry-after")), ("busy".to_owned(), Some("1".to_owned())));
     // One that breaks off leaves nothing and its place.
     drop(waiting.pop());
     eventually("there is room", || busy().status == 200);
