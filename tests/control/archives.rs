@@ -45,7 +45,7 @@ fn an_archive_is_there_when_it_is_answered() {
     let mode = std::fs::metadata(server.root().join("x/y/sub/b")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o755);
     // The root itself, in every spelling, by either method, in chunks, at the control listener's root.
-    for (method, target) in [("POST", "upload?archive=tar"), ("PUT", "upload/?archive=tar&x=1")] {
+    for (method, target) in [("POST", "upload/?archive=tar"), ("PUT", "upload/?archive=tar&x=1")] {
         let answer = server.send(method, &format!("/_frag/{target}"), "", &body);
         assert_eq!(answer.json()["path"], ".", "{target}");
     }
