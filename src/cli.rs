@@ -63,7 +63,7 @@ pub struct Flags {
     /// how long a restart waits for requests in flight (2s)
     #[argh(option, arg_name = "time")]
     pub drain: Option<String>,
-    /// from SIGTERM to SIGKILL for the wrapped server and what --exec runs (5s)
+    /// from SIGTERM to SIGKILL for the wrapped server and what callers run (5s)
     #[argh(option, arg_name = "time")]
     pub stop_grace: Option<String>,
     /// how long our own end waits for responses to finish (10s)
@@ -84,7 +84,7 @@ pub struct Flags {
     /// end with the wrapped server's exit code once it is given up
     #[argh(switch)]
     pub exit_on_failure: bool,
-    /// run the wrapped server and what --exec runs as this user, when we are root (our own)
+    /// run the wrapped server and what callers run as this user, when we are root (our own)
     #[argh(option, arg_name = "uid[:gid]")]
     pub child_user: Option<String>,
     /// lines of the wrapped server's output to keep (1000)
@@ -93,10 +93,16 @@ pub struct Flags {
     /// our own log: error, warn, info, debug, trace or off (info)
     #[argh(option, arg_name = "level")]
     pub log_level: Option<String>,
+    /// its lines, and those of the access log: text or json (text)
+    #[argh(option, arg_name = "format")]
+    pub log_format: Option<String>,
+    /// requests to log: off, control or all (off)
+    #[argh(option, arg_name = "requests")]
+    pub access_log: Option<String>,
     /// open connections at most (4096)
     #[argh(option, arg_name = "n")]
     pub max_connections: Option<String>,
-    /// long-lived requests at most, half of them slow transfers (2048)
+    /// long-lived requests at most, a quarter of them slow transfers (2048)
     #[argh(option, arg_name = "n")]
     pub max_streams: Option<String>,
     /// threads kept for requests (4)

@@ -11,6 +11,7 @@ pub mod base;
 pub mod client;
 pub mod http;
 pub mod logger;
+pub mod metrics;
 pub mod process;
 
 // floor 2: what the product is about, each ignorant of HTTP

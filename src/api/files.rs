@@ -8,6 +8,7 @@ use crate::files::{
 use crate::http::{Body, BodyError, Exchange, Framing, Head, HttpError, Method, Response, list_elements};
 use serde::Serialize;
 use std::io::{Seek, SeekFrom};
+use std::sync::atomic::Ordering;
 
 /// When there may be room again for what was refused because there is none.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -74,7 +75,12 @@ pub(super) fn upload(api: &Api, exchange: &mut Exchange<'_>, path: &[u8]) -> Res
             Framing::Chunked => None,
         },
     };
-    let uploaded = api.root.upload(&path, &mut exchange.body(), &options)?;
+    let uploads = &api.uploads;
+    let uploaded = api.root.upload(&path, &mut exchange.body(), &options).inspect_err(|_| {
+        uploads.failed.fetch_add(1, Ordering::Relaxed);
+    })?;
+    uploads.stored.fetch_add(1, Ordering::Relaxed);
+    uploads.bytes.fetch_add(uploaded.bytes, Ordering::Relaxed);
     #[cfg(feature = "runs")]
     api.runs.happened(
         "FILE_UPLOADED",

@@ -36,6 +36,11 @@ impl State {
         &self.0[slice as usize]
     }
 
+    /// Whether it is a clone of the other, and not only equal to it.
+    pub fn is_same(&self, other: &State) -> bool {
+        self.0.iter().zip(&other.0).all(|(ours, theirs)| Arc::ptr_eq(ours, theirs))
+    }
+
     /// All slices among `slices`, by name, in their order.
     pub fn json(&self, slices: Slices) -> Json {
         let some = Slice::ALL.into_iter().filter(|slice| slices.has(*slice));

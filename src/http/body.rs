@@ -21,6 +21,8 @@ pub enum BodyError {
     TooLarge,
     /// The client sent slower than the minimum rate.
     TooSlow,
+    /// Others' bodies take all the memory there is for them.
+    NoRoom,
 }
 
 impl BodyError {
@@ -37,6 +39,7 @@ impl fmt::Display for BodyError {
             BodyError::Malformed(what) => what,
             BodyError::TooLarge => "the request body is too large",
             BodyError::TooSlow => "the request body came too slowly",
+            BodyError::NoRoom => "too many request bodies are in memory",
         })
     }
 }
@@ -155,6 +158,7 @@ impl BodyReader<'_> {
             Some(left) => self.state.allowance = left,
             None => return Err(BodyError::TooLarge.into()),
         }
+        self.seat.meter().received(n);
         Ok(n)
     }
 
@@ -238,8 +242,9 @@ impl BodyReader<'_> {
     }
 }
 
-/// A step of reading: counts it for the seat and holds the client to its minimum rate.
-fn pace(seat: &Seat, rate: &mut MinimumRate, moved: usize, waited: Duration) -> io::Result<()> {
-    seat.step(moved);
-    if rate.step(moved, waited) { Ok(()) } else { Err(BodyError::TooSlow.into()) }
+/// A step of reading: counts it for the seat and holds the client to its minimum rate. How long the next
+/// may take.
+fn pace(seat: &Seat, rate: &mut MinimumRate, moved: usize, waited: Duration) -> io::Result<Duration> {
+    let tick = seat.step(moved, waited);
+    if rate.step(moved, waited) { Ok(tick) } else { Err(BodyError::TooSlow.into()) }
 }

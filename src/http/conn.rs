@@ -1,7 +1,9 @@
 //! One client connection: its socket, what was received and not yet used, its place in the count.
-use super::limits::{HEAD_BYTES, LINGER_BYTES};
+use super::buffer::FIRST_BYTES;
+use super::limits::{CROWD_TICK, HEAD_BYTES, LINGER_BYTES};
 use super::scan::{Scan, leading_empty_lines, scan};
-use super::socket::{IO_TICK, close_with_reset, recv_now, wait};
+use super::socket::{close_with_reset, recv_now, wait};
+use super::weight::Weight;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -66,6 +68,10 @@ pub(super) struct Hold {
     pub(super) since: Option<Instant>,
     /// How it was sent to the wrapped server in vain.
     pub(super) attempts: Attempts,
+    /// When it was first served.
+    pub(super) began: Option<Instant>,
+    /// The number of its id, if that is one of ours.
+    pub(super) number: Option<u64>,
 }
 
 /// What a connection's buffer begins with.
@@ -89,6 +95,7 @@ pub(super) struct Conn {
     /// How much of `buffer` was searched for the end of a head.
     pub(super) scanned: usize,
     pub(super) hold: Hold,
+    pub(super) weight: Weight,
     /// Its last request came soon after the one before: the next is likely to, too.
     pub(super) busy: bool,
     _slot: Slot,
@@ -103,6 +110,7 @@ impl Conn {
             buffer: Vec::new(),
             scanned: 0,
             hold: Hold::default(),
+            weight: Weight::default(),
             busy: false,
             _slot: slot,
         }
@@ -125,9 +133,17 @@ impl Conn {
         }
     }
 
-    /// Appends what has arrived; `Some(0)` is the end of the stream.
+    /// Counts the request at the front among those under way; false when there is no room for its head.
+    pub(super) fn weigh(&mut self) -> bool {
+        self.weight = Weight::default();
+        let weight = Weight::of(self.buffer.len());
+        weight.map(|weight| self.weight = weight).is_some()
+    }
+
+    /// Appends a piece of what has arrived; `Some(0)` is the end of the stream. A small piece: what comes
+    /// behind a head is kept as long as its request lasts.
     pub(super) fn receive_now(&mut self, scratch: &mut [u8]) -> io::Result<Option<usize>> {
-        let room = scratch.len().min(HEAD_BYTES + 1);
+        let room = scratch.len().min(FIRST_BYTES);
         let received = recv_now(&self.stream, &mut scratch[..room])?;
         if let Some(n) = received {
             self.buffer.extend_from_slice(&scratch[..n]);
@@ -137,7 +153,8 @@ impl Conn {
 
     /// Appends what arrives within the linger time of the socket; `None` when nothing does.
     pub(super) fn receive_soon(&mut self, scratch: &mut [u8]) -> io::Result<Option<usize>> {
-        match (&*self.stream).read(scratch) {
+        let room = scratch.len().min(FIRST_BYTES);
+        match (&*self.stream).read(&mut scratch[..room]) {
             Ok(n) => {
                 self.buffer.extend_from_slice(&scratch[..n]);
                 Ok(Some(n))
@@ -152,8 +169,9 @@ impl Conn {
     pub(super) fn read_body(
         &mut self,
         out: &mut [u8],
-        mut step: impl FnMut(usize, Duration) -> io::Result<()>,
+        mut step: impl FnMut(usize, Duration) -> io::Result<Duration>,
     ) -> io::Result<usize> {
+        let mut tick = CROWD_TICK;
         if !self.buffer.is_empty() {
             let n = out.len().min(self.buffer.len());
             out[..n].copy_from_slice(&self.buffer[..n]);
@@ -169,8 +187,8 @@ impl Conn {
                     return Ok(n);
                 }
                 Err(e) if is_not_yet(&e) => {
-                    wait(&*self.stream, false, None, IO_TICK)?;
-                    step(0, start.elapsed())?;
+                    wait(&*self.stream, false, None, tick)?;
+                    tick = step(0, start.elapsed())?;
                 }
                 Err(e) => return Err(e),
             }
@@ -187,12 +205,14 @@ impl Conn {
         self.scanned = 0;
     }
 
-    /// Writes all of `parts`. `step` is told of each step's bytes and time, and may end it.
+    /// Writes all of `parts`. `step` is told of each step's bytes and time, says how long the next wait may be,
+    /// and may end it.
     pub(super) fn write_all(
         &self,
         mut parts: &mut [IoSlice<'_>],
-        mut step: impl FnMut(usize, Duration) -> io::Result<()>,
+        mut step: impl FnMut(usize, Duration) -> io::Result<Duration>,
     ) -> io::Result<()> {
+        let mut tick = CROWD_TICK;
         IoSlice::advance_slices(&mut parts, 0);
         while !parts.is_empty() {
             let start = Instant::now();
@@ -206,7 +226,10 @@ impl Conn {
                     IoSlice::advance_slices(&mut parts, n);
                     step(n, start.elapsed())?;
                 }
-                Err(e) if is_not_yet(&e) => step(0, start.elapsed())?,
+                Err(e) if is_not_yet(&e) => {
+                    wait(&*self.stream, true, None, tick)?;
+                    tick = step(0, start.elapsed())?;
+                }
                 Err(e) => return Err(e),
             }
         }

@@ -5,8 +5,10 @@ use super::door::Return;
 use super::error::HttpError;
 use super::head::HeadError;
 use super::limits::{HELD_BYTES, LINGER_TIME, UNFINISHED_HEADS_BYTES};
+use super::meter::Class;
 use super::pool::{Pool, Shared};
 use super::waiting::{Phase, Waiting, WaitingRoom};
+use super::weight::Weight;
 use crossbeam_channel::Receiver;
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use std::io::{self, IoSlice, Write};
@@ -228,9 +230,10 @@ impl Doorman {
         }
     }
 
-    fn submit(&mut self, conn: Conn) {
+    fn submit(&mut self, mut conn: Conn) {
         let pool = if self.shared.is_control(&conn) { &self.control } else { &self.public };
-        if let Err(conn) = pool.submit(conn) {
+        let submitted = if conn.weigh() { pool.submit(conn) } else { Err(conn) };
+        if let Err(conn) = submitted {
             self.shared.stats.shed.fetch_add(1, Ordering::Relaxed);
             self.refuse(conn, &HttpError::overloaded("too many requests are waiting"));
         }
@@ -285,6 +288,7 @@ impl Doorman {
 
     /// Writes an error without waiting for the client to read it, and closes.
     pub(super) fn refuse(&mut self, conn: Conn, error: &HttpError) {
+        self.shared.stats.classes[Class::Unread as usize].count(error.status, Duration::ZERO);
         let bytes = error.response().to_final_bytes();
         // A few hundred bytes fit into any socket's empty send buffer.
         let _ = conn.stream.set_nonblocking(true);
@@ -295,6 +299,7 @@ impl Doorman {
 
     fn close_kindly(&mut self, mut conn: Conn) {
         conn.buffer = Vec::new();
+        conn.weight = Weight::default();
         self.wait(conn, Phase::Closing { thrown: 0 }, Instant::now(), LINGER_TIME);
     }
 

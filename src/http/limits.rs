@@ -11,9 +11,19 @@ pub const TARGET_BYTES: usize = 16 * 1024;
 pub const UNFINISHED_HEADS_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of all held requests together (heads, and what came behind them); above: 503.
 pub const HELD_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of a request head, with what came behind it, that nobody counts.
+pub const LIGHT_HEAD_BYTES: usize = 8 * 1024;
+/// Bytes beyond those of the heads of all requests that wait for a thread or are being served; above: 503.
+/// Each is in memory up to four times.
+pub const HEAVY_HEADS_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes that all buffers of bodies together may have beyond their first 4 KiB each; above: they stay
 /// small, and large bodies go in smaller pieces.
-pub const GROWN_BYTES: usize = 16 * 1024 * 1024;
+pub const GROWN_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of all bodies that are in memory as a whole (a request's JSON on its way in, an answer on its way
+/// out); above: the slowest of those requests are cut, and where none can be, new bodies get 503.
+pub const WHOLE_BYTES: usize = 32 * 1024 * 1024;
+/// An answer of fewer bytes does not count towards that.
+pub const SMALL_BYTES: usize = 64 * 1024;
 /// Complete requests waiting for a thread of a pool; above: 503.
 pub const QUEUE: usize = 1024;
 /// Threads kept for control requests, whatever the relayed ones do.
@@ -31,6 +41,8 @@ pub const LINGER_TIME: Duration = Duration::from_secs(2);
 pub const RATE_WINDOW: Duration = Duration::from_secs(10);
 /// A request that has lasted this long is a stream, and the pool gets another thread for it.
 pub const STREAM_AFTER: Duration = Duration::from_millis(250);
+/// A step of a body that took this long was a wait for the client.
+pub const WAITED: Duration = Duration::from_millis(1);
 /// How often a waiting request that still has a pool thread looks whether others need it more.
 pub const CROWD_TICK: Duration = Duration::from_millis(25);
 /// How often one that has become a stream looks up from its wait.
@@ -50,8 +62,8 @@ pub const RETRY_AFTER_SECONDS: u32 = 1;
 pub struct Limits {
     /// Open client connections; above: the longest waiting one closes, or the new one gets 503.
     pub max_connections: usize,
-    /// Long-lived requests (streams, slow transfers, waits for the wrapped server); slow transfers have half
-    /// of them.
+    /// Long-lived requests (streams, slow transfers, waits for the wrapped server); slow transfers have a
+    /// quarter of them.
     pub max_streams: usize,
     /// Pool threads kept when idle.
     pub threads_min: usize,

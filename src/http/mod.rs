@@ -23,8 +23,10 @@ mod head;
 mod head_rules;
 pub mod limits;
 mod listener;
+mod meter;
 mod pool;
 mod rate;
+mod request_id;
 mod response;
 mod response_head;
 mod scan;
@@ -41,6 +43,7 @@ mod tests;
 mod waiting;
 #[cfg(feature = "workers")]
 mod websocket;
+mod weight;
 
 #[cfg(feature = "workers")]
 pub use bell::Bell;
@@ -56,6 +59,8 @@ pub use head::{Framing, Head, HeadError, Method, Version, list_elements};
 pub use head_rules::parse_length;
 pub use limits::Limits;
 pub use listener::bind;
+pub use meter::{BUCKETS_US, Class, Counted, Meter, Record};
+pub use request_id::{REQUEST_ID, REQUEST_ID_BYTES};
 pub use response::{Body, CopyError, Response, ResponseWriter, reason};
 pub use response_head::{Length, ResponseHead, body_length, read_response_head};
 pub use scan::{Scan, leading_empty_lines, scan};

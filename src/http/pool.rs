@@ -5,11 +5,12 @@ use super::door::{Door, Return};
 use super::error::HttpError;
 use super::exchange::{Exchange, Scratch, Served, Service};
 use super::head::Head;
-use super::limits::{LINGER_ROUNDS, Limits, QUEUE, THREAD_IDLE};
+use super::limits::{CROWD_TICK, LINGER_ROUNDS, Limits, QUEUE, THREAD_IDLE};
 use super::scan::{Scan, scan};
 use super::scheduling::become_batch_thread;
 use super::seat::{Crew, Seat, Stats, Streams};
 use super::surplus::Surplus;
+use super::weight::Weight;
 use crate::base::stop::StopToken;
 use crate::base::thread;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -86,6 +87,7 @@ impl Pool {
     }
 
     /// Queues a connection with a complete head; gives it back when the queue is full.
+    #[allow(clippy::result_large_err, reason = "what is given back is the connection itself")]
     pub(super) fn submit(self: &Arc<Self>, conn: Conn) -> Result<(), Conn> {
         self.queue.try_send(conn).map_err(|full| full.into_inner())?;
         self.surplus.note(self.spare.fetch_sub(1, Ordering::AcqRel) - 1);
@@ -218,6 +220,7 @@ impl Worker {
     fn serve_connection(&mut self, mut conn: Conn) -> bool {
         loop {
             let next = self.serve_request(&mut conn);
+            conn.weight = Weight::default();
             let ours = self.seat.end() || self.pool.enter();
             match next {
                 Next::Keep => {}
@@ -252,7 +255,9 @@ impl Worker {
         if conn.buffer.is_empty() && !self.linger(conn) {
             return false;
         }
-        conn.find_head() == Found::Complete && (self.pool.name == CONTROL) == self.shared.is_control(conn)
+        conn.find_head() == Found::Complete
+            && (self.pool.name == CONTROL) == self.shared.is_control(conn)
+            && conn.weigh()
     }
 
     /// Waits a little for the next request, as long as the pool could have another thread if somebody
@@ -284,13 +289,23 @@ impl Worker {
 
     fn serve_request(&mut self, conn: &mut Conn) -> Next {
         self.seat.begin(&conn.stream);
-        self.shared.stats.requests.fetch_add(1, Ordering::Relaxed);
+        self.shared.stats.in_flight.fetch_add(1, Ordering::Relaxed);
+        let next = self.serve_head(conn);
+        self.shared.stats.in_flight.fetch_sub(1, Ordering::Relaxed);
+        next
+    }
+
+    fn serve_head(&mut self, conn: &mut Conn) -> Next {
         let head = match take_head(conn) {
             Ok(head) => head,
             Err(error) => {
+                let meter = self.seat.meter();
+                meter.answered(error.status);
+                self.shared.service.served(&meter.end(None, (conn.peer, conn.role), self.seat.age()));
                 let response = error.response().to_final_bytes();
                 // A client that does not even take this is not waited for.
-                let once = |moved, _| if moved > 0 { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) };
+                let once =
+                    |moved, _| if moved > 0 { Ok(CROWD_TICK) } else { Err(io::ErrorKind::TimedOut.into()) };
                 return match conn.write_all(&mut [io::IoSlice::new(&response)], once) {
                     Ok(()) => Next::Close,
                     Err(_) => Next::Gone,
@@ -308,19 +323,25 @@ impl Worker {
             Err(HttpError::internal())
         });
         match served {
-            Ok(Served::Gone) => return if exchange.is_cut() { Next::Cut } else { Next::Gone },
+            Ok(Served::Gone) => {
+                service.served(&exchange.record());
+                return if exchange.is_cut() { Next::Cut } else { Next::Gone };
+            }
             Ok(Served::Hold(time)) => {
                 exchange.put_back();
                 conn.hold.since.get_or_insert_with(Instant::now);
+                conn.hold.began.get_or_insert_with(|| self.seat.began());
                 return Next::Hold(time);
             }
             Ok(Served::Done) => {}
             Err(error) => {
                 if exchange.is_unanswered() && exchange.respond(error.response()).is_err() {
+                    service.served(&exchange.record());
                     return Next::Gone;
                 }
             }
         }
+        service.served(&exchange.record());
         let answered = !exchange.is_unanswered();
         let cut = exchange.is_cut();
         let kept = exchange.conclude();

@@ -1,8 +1,10 @@
 //! Responses: small ones as values, long ones through a writer that frames them for the client.
 use super::buffer::Buffer;
 use super::conn::Conn;
+use super::limits::CROWD_TICK;
 use super::rate::MinimumRate;
 use super::seat::Seat;
+use super::socket::wait;
 use super::splice::{Pipe, is_impossible};
 use nix::errno::Errno;
 use std::borrow::Cow;
@@ -221,8 +223,8 @@ impl ResponseWriter<'_> {
     /// The client is gone or too slow, or more is written than the length that was announced.
     pub fn write(&mut self, data: &[u8]) -> io::Result<()> {
         match &mut self.delimiter {
-            _ if data.is_empty() => Ok(()),
-            Delimiter::None => Ok(()),
+            _ if data.is_empty() => return Ok(()),
+            Delimiter::None => return Ok(()),
             Delimiter::Length(left) => {
                 *left = left
                     .checked_sub(data.len() as u64)
@@ -234,7 +236,9 @@ impl ResponseWriter<'_> {
                 let _ = write!(self.pending, "{:x}\r\n", data.len());
                 self.put(data, b"\r\n")
             }
-        }
+        }?;
+        self.seat.meter().sent(data.len());
+        Ok(())
     }
 
     /// Writes what is pending (a head without a body yet), so that the client sees it now.
@@ -318,16 +322,20 @@ impl ResponseWriter<'_> {
         let Delimiter::Length(mut left) = self.delimiter else { return Ok(false) };
         let Some(mut pipe) = Pipe::new() else { return Ok(false) };
         self.flush().map_err(CopyError::Write)?;
-        let mut first = true;
+        let (mut first, mut tick) = (true, CROWD_TICK);
         while left > 0 || pipe.held > 0 {
             if pipe.held > 0 {
                 let start = Instant::now();
                 let sent = match pipe.empty(&self.conn.stream) {
                     Ok(sent) => sent,
-                    Err(Errno::EAGAIN | Errno::EINTR) => 0,
+                    Err(Errno::EAGAIN | Errno::EINTR) => {
+                        wait(&*self.conn.stream, true, None, tick).map_err(CopyError::Write)?;
+                        0
+                    }
                     Err(errno) => return Err(CopyError::Write(errno.into())),
                 };
-                step(self.seat, &mut self.rate, sent, start.elapsed()).map_err(CopyError::Write)?;
+                self.seat.meter().sent(sent);
+                tick = step(self.seat, &mut self.rate, sent, start.elapsed()).map_err(CopyError::Write)?;
                 continue;
             }
             match pipe.fill(from, left) {
@@ -347,10 +355,10 @@ impl ResponseWriter<'_> {
     }
 }
 
-/// A step towards the client; the last one it gets when it is too slow.
-fn step(seat: &Seat, rate: &mut MinimumRate, moved: usize, waited: Duration) -> io::Result<()> {
-    seat.step(moved);
-    if rate.step(moved, waited) { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
+/// A step towards the client; the last one it gets when it is too slow. How long the next may take.
+fn step(seat: &Seat, rate: &mut MinimumRate, moved: usize, waited: Duration) -> io::Result<Duration> {
+    let tick = seat.step(moved, waited);
+    if rate.step(moved, waited) { Ok(tick) } else { Err(io::ErrorKind::TimedOut.into()) }
 }
 
 /// Which side of a copy failed.

@@ -32,7 +32,7 @@ pub(super) fn open_listener(address: SocketAddr) -> io::Result<TcpListener> {
     setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
     setsockopt(&fd, sockopt::KeepAlive, &true)?;
     setsockopt(&fd, sockopt::ReceiveTimeout, &timeval(LINGER))?;
-    setsockopt(&fd, sockopt::SendTimeout, &timeval(IO_TICK))?;
+    setsockopt(&fd, sockopt::SendTimeout, &timeval(CROWD_TICK))?;
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
     listen(&fd, Backlog::new(BACKLOG).unwrap_or(Backlog::MAXCONN))?;
     Ok(fd.into())

@@ -54,6 +54,12 @@ impl RelayBuffers {
         &mut self.output.get()[..amount]
     }
 
+    /// The room a large head took is given back: the answer may be long in coming.
+    pub(super) fn head_is_sent(&mut self) {
+        call::with(|call| call.head_room = 0);
+        self.output.shrink();
+    }
+
     fn note(&self) {
         call::with(|call| call.buffered = self.end - self.start);
     }

@@ -105,6 +105,9 @@ impl UpstreamTransport {
                 Err(e) => return Err(e),
             }
         }
+        if !body {
+            self.buffers.head_is_sent();
+        }
         Ok(())
     }
 

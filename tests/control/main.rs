@@ -10,5 +10,7 @@ mod common;
 mod files;
 mod lifecycle;
 mod logs;
+#[cfg(feature = "page")]
+mod page;
 mod shutdown;
 mod uploads;

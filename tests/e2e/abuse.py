@@ -41,6 +41,7 @@ CLIENTS = {
     "sends_a_byte": 300,
     "uploads_a_byte": 300,
     "never_answered": 600,
+    "large_heads": 1500,
     "large_head": 50,
     "many_fields": 50,
     "endless_extension": 50,
@@ -49,6 +50,10 @@ CLIENTS = {
 }
 SLOWHTTPTEST = {"slow_headers": "-H", "slow_bodies": "-B", "slow_ranges": "-R", "slow_readers": "-X"}
 SLOW_CONNECTIONS = 4000
+HELD = 600
+# Any that nobody has processes of.
+NOBODY = 54321
+THREADS_AND_PROCESSES = 40
 
 
 def probe(port, app_port, seconds):
@@ -125,8 +130,10 @@ def suffer(server, kind):
     highest_rss = watch.highest_kib
     tally = f", {out.strip()} clients" if kind in CLIENTS else ""
     figures = ", ".join(f"{path} {statistics.median(times[path]):.1f} / {high[path]:.1f} ms" for path in times)
-    print(f"{kind}: {figures}, RSS {highest_rss} KiB, threads {most[0]}, descriptors {most[1]}{tally}", flush=True)
-    problems = [f"{path}: 99 % within {high[path]:.0f} ms" for path in MOST_MS if high[path] > MOST_MS[path]]
+    print(f"{kind}: {figures}, RSS {highest_rss} KiB, threads {watch.highest_threads}, descriptors {most[1]}{tally}", flush=True)
+    # What is slow past us as well is the machine.
+    slow = [path for path in MOST_MS if high[path] > MOST_MS[path] + high[DIRECT]]
+    problems = [f"{path}: 99 % within {high[path]:.0f} ms, {high[DIRECT]:.0f} past us" for path in slow]
     problems += failures[:3]
     if highest_rss > MOST_RSS_KIB:
         problems.append(f"RSS {highest_rss} KiB")
@@ -146,16 +153,20 @@ def wait_until_back(server, before, kind):
     frag.wait_for(is_back, BACK_SECONDS, f"threads and descriptors are back after {kind}")
 
 
-def starved(limit, count):
+def starved(limit, count, user=None):
     def before():
         resource.setrlimit(limit, (count, count))
+        # The number of threads binds no root.
+        if user:
+            os.setgid(user)
+            os.setuid(user)
 
     return before
 
 
-def survive(name, before, note):
+def survive(name, before, note, python=sys.executable):
     """Starts us short of something and asks more of us than we can do: we serve before and after."""
-    with frag.Server(f"{sys.executable} {HERE / 'crowd_app.py'}", before=before) as server:
+    with frag.Server(f"{python} {HERE / 'crowd_app.py'}", before=before) as server:
         server.wait_ready()
         command = command_of("idle", server.port)
         command[-2:] = ["300", "3"]
@@ -166,6 +177,28 @@ def survive(name, before, note):
             return [f"{name}: {status} {body}"]
         print(f"{name}: {note}, served before and after", flush=True)
     return []
+
+
+def hold():
+    """Requests to an app that never gets ready: held without a thread each, then told."""
+    count = HELD // SCALE
+    with frag.Server("sleep 100000", "--hold-timeout", "20s") as server, frag.MemoryWatch(server, 0.1) as watch:
+        threads = server.status_number("Threads")
+        clients = [server.connect() for _ in range(count)]
+        for client in clients:
+            client.request("GET", "/")
+        began = time.perf_counter()
+        status = server.json("GET", "/_frag/status")[1]["status"]
+        took = (time.perf_counter() - began) * 1000
+        # Those that brought them there wait ten seconds for more, then end.
+        without_threads = lambda: server.status_number("Threads") <= threads + 4
+        frag.wait_for(without_threads, 18, "requests are held without threads")
+        answers = {client.getresponse().status for client in clients}
+    print(f"held: {count} requests, status in {took:.1f} ms, RSS {watch.highest_kib} KiB, then {answers}", flush=True)
+    problems = [] if answers == {503} and status == "starting" else [f"held: {answers} {status}"]
+    if watch.highest_kib > MOST_RSS_KIB or took > MOST_MS["/_frag/status"]:
+        problems.append(f"held: {watch.highest_kib} KiB, {took:.0f} ms")
+    return problems
 
 
 def main(chosen):
@@ -184,10 +217,20 @@ def main(chosen):
         wait_until_back(server, before, "all of it")
         _, status = server.json("GET", "/_frag/status")
         print(f"at last: {resources(server)}, restarts {status['restarts']}")
+        if server.memory_kib() > MOST_RSS_KIB:
+            problems.append(f"at last {server.memory_kib()} KiB")
         if status["restarts"] != 0:
             problems.append("the wrapped server was restarted")
     if not chosen:
+        problems += hold()
         problems += survive("64 descriptors", starved(resource.RLIMIT_NOFILE, 64), "300 connections")
+        # Ours may be in a home that is closed to others.
+        python = shutil.which("python3", path="/usr/bin:/bin")
+        if os.getuid() == 0 and python:
+            limit = starved(resource.RLIMIT_NPROC, THREADS_AND_PROCESSES, NOBODY)
+            problems += survive(f"{THREADS_AND_PROCESSES} threads and processes", limit, "300 connections", python)
+        else:
+            print("threads cannot be made scarce without being root")
     if problems:
         raise SystemExit("\n".join(problems))
 

@@ -13,6 +13,7 @@ import sys
 
 HOST = "127.0.0.1"
 ENDLESS = b"x" * 4096
+LARGEST_HEAD = 64 * 1024
 
 
 async def connect(port, receive_bytes=None):
@@ -103,6 +104,14 @@ async def uploads_a_byte(port):
 async def never_answered(port):
     reader, writer = await connect(port)
     writer.write(get("/never"))
+    await until_closed(reader)
+    writer.close()
+
+
+async def large_heads(port):
+    """As large as may be, and complete; the request then waits for the app."""
+    reader, writer = await connect(port)
+    writer.write(get("/never", "X: " + "x" * (LARGEST_HEAD - 60)))
     await until_closed(reader)
     writer.close()
 

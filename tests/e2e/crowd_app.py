@@ -32,6 +32,11 @@ async def body(reader, fields):
     return total
 
 
+async def other(path, fields, reader, writer):
+    """For an app that knows more: whether it took the request."""
+    return False
+
+
 async def answer(reader, writer):
     head = await reader.readuntil(b"\r\n\r\n")
     line, *lines = head.split(b"\r\n")
@@ -40,6 +45,8 @@ async def answer(reader, writer):
     text = b"%d\n" % await body(reader, fields) if method == b"POST" else b"crowd\n"
     if path == b"/never":
         return await reader.read()
+    if await other(path, fields, reader, writer):
+        raise ConnectionError("the connection is used up")
     length = int(path[7:]) if path.startswith(b"/bytes/") else len(text)
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length)
     if not path.startswith(b"/bytes/"):
@@ -69,4 +76,5 @@ async def main():
     await server.serve_forever()
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

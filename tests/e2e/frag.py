@@ -48,6 +48,17 @@ def wait_for(condition, seconds, what):
         time.sleep(0.01)
 
 
+def settled(look, seconds=1):
+    """What `look` tells once it has told the same for so long."""
+    seen, since = look(), time.monotonic()
+    while time.monotonic() < since + seconds:
+        time.sleep(0.05)
+        now = look()
+        if now != seen:
+            seen, since = now, time.monotonic()
+    return seen
+
+
 def listens(port):
     try:
         socket.create_connection((LOOPBACK, port), 1).close()
@@ -103,6 +114,8 @@ class Server:
         self.temporary = tempfile.TemporaryDirectory(prefix="frag-e2e-")
         self.root = pathlib.Path(self.temporary.name, "root")
         self.root.mkdir()
+        # Another user may be who runs it.
+        os.chmod(self.temporary.name, 0o711)
         self.port, self.app_port = free_ports(2)
         self.argv = [*wrapper, os.environ["FRAG_BIN"], "--command", command, "--host", LOOPBACK]
         self.argv += ["--port", str(self.port), "--subprocess-port", str(self.app_port), *flags]
@@ -191,27 +204,66 @@ class Server:
         status, body = self.request(method, path, **more)
         return status, json.loads(body)
 
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.pid()}/fd"))
+
+    def threads(self, name):
+        """How many threads have this name."""
+        count = 0
+        for comm in pathlib.Path("/proc", str(self.pid()), "task").glob("*/comm"):
+            with contextlib.suppress(OSError):
+                count += comm.read_text().strip() == name
+        return count
+
     def memory_kib(self, name="VmRSS"):
-        """A line of /proc/PID/status; VmHWM is the highest VmRSS since the start."""
+        """VmHWM is the highest VmRSS since the start or since it was reset."""
+        return self.status_number(name)
+
+    def status_number(self, name):
+        """A line of /proc/PID/status."""
         text = pathlib.Path("/proc", str(self.pid()), "status").read_text()
-        return int(re.search(rf"{name}:\s+(\d+) kB", text)[1])
+        return int(re.search(rf"{name}:\s+(\d+)", text)[1])
+
+
+class Checked(threading.Thread):
+    """A thread that is running already; joining it tells how it failed, if it did."""
+
+    def __init__(self, body, *arguments):
+        super().__init__(daemon=True)
+        self.body, self.arguments, self.error = body, arguments, None
+        self.start()
+
+    def run(self):
+        try:
+            self.body(*self.arguments)
+        except BaseException as error:
+            self.error = error
+
+    def join(self, timeout=None):
+        super().join(timeout)
+        if self.error is not None:
+            raise self.error
 
 
 class MemoryWatch:
-    """Samples the server's RSS until it is left; `highest_kib` is then the highest seen."""
+    """Samples the server until it is left; `highest_kib` is then its highest RSS, `highest_threads` the most
+    threads seen."""
 
     def __init__(self, server, every_seconds=0.02):
         self.server, self.every_seconds = server, every_seconds
-        self.highest_kib = self.samples = 0
+        self.highest_kib = self.highest_threads = self.samples = 0
         self.over = threading.Event()
         self.thread = threading.Thread(target=self.watch)
 
     def watch(self):
         while not self.over.wait(self.every_seconds):
             self.highest_kib = max(self.highest_kib, self.server.memory_kib())
+            self.highest_threads = max(self.highest_threads, self.server.status_number("Threads"))
             self.samples += 1
 
     def __enter__(self):
+        # The kernel's own maximum begins anew.
+        pathlib.Path("/proc", str(self.server.pid()), "clear_refs").write_text("5")
         self.thread.start()
         return self
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""100 planned restarts, and 100 kill -9 of the app, under load: no request is lost that had received no
+"""100 planned restarts, and 500 kill -9 of the app, under load: no request is lost that had received no
 byte of a response and may be repeated."""
 
 import collections
@@ -15,6 +15,7 @@ import time
 import frag
 
 ROUNDS = 10 if frag.SMALL_SCALE else 100
+KILLS = 10 if frag.SMALL_SCALE else 500
 CONNECTIONS = 32
 PATIENCE_SECONDS = 30
 # Of load between two restarts; time for every connection to get on.
@@ -156,7 +157,7 @@ def kills():
         began = time.monotonic()
         with Load(server) as load:
             killed = 0
-            while killed < ROUNDS:
+            while killed < KILLS:
                 load.wait_for_all()
                 pid = server.json("GET", "/_frag/status")[1]["pid"]
                 assert pid, "it waits for its next start"

@@ -111,6 +111,8 @@ with frag.Server("sleep 100000") as server:
         print(f"round {number + 1}: killed after {done} of {UPLOADS}; all visible files whole, {hidden} hidden ones")
         frag.wait_for(lambda: not frag.listens(server.port), 10, "the port is free")
         server.start()
+        # The next life sweeps what was left.
+        frag.wait_for(lambda: not list(server.root.rglob(".frag-upload-*")), 10, "no hidden file is left")
     # It is as good as new after that.
     assert upload(server, "last", 7)
     assert (server.root / "last").read_bytes() == content(7)

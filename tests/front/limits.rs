@@ -242,6 +242,35 @@ fn over_the_stream_bound_the_slowest_transfer_makes_room() {
 }
 
 #[test]
+fn slow_clients_have_a_quarter_of_the_streams_and_who_waits_for_the_app_is_not_cut_for_them() {
+    let (server, listener) = Server::with_backend(&["--max-streams", "8"]);
+    let arrived = black_hole(listener);
+    let begin = |method: &str, fields: &str, body: &[u8]| {
+        let mut client = Client::new(server.address);
+        client.request(method, "/", fields);
+        client.send(body);
+        (client, arrived.recv_timeout(binary::PATIENCE).unwrap())
+    };
+    let mut waiting: Vec<_> = (0..3).map(|_| begin("GET", "", b"")).collect();
+    assert!(!pause(&waiting[0].0.stream, Duration::from_millis(600)), "they last");
+    let slow = |bytes: usize| begin("POST", "Content-Length: 100000\r\n", &vec![b'x'; bytes]);
+    let (mut slowest, _slowest) = slow(1);
+    let (mut faster, mut answer) = slow(50_000);
+    assert!(!pause(&slowest.stream, Duration::from_millis(600)), "two fit");
+    let (newcomer, _newcomer) = slow(1);
+    assert!(matches!(slowest.end(), End::Closed | End::Reset), "the slowest is cut");
+    assert!(slowest.buffer.is_empty());
+    assert!(!pause(&newcomer.stream, Duration::from_millis(600)) && !faster.has_data(), "two stay");
+    faster.send(vec![b'x'; 50_000]);
+    answer.write_all(&ok(b"fine")).unwrap();
+    assert_eq!(faster.response("POST").body_text(), "fine");
+    for (client, upstream) in &mut waiting {
+        upstream.write_all(&ok(b"fine")).unwrap();
+        assert_eq!(client.response("GET").body_text(), "fine");
+    }
+}
+
+#[test]
 fn a_body_of_the_bound_passes_and_one_more_byte_is_refused() {
     let (server, listener) = Server::with_backend(&["--max-body", "10"]);
     let seen = play(listener, |request| ok(&request.body));
@@ -368,6 +397,44 @@ fn unfinished_heads_have_a_total_and_the_oldest_go_first() {
     assert!(clients[1..].iter().all(|client| !client.has_data()), "one is enough");
     last.send(&head_of("/_frag/health", 64 * 1024)[part.len()..]);
     assert_eq!(last.response("GET").status, 200);
+}
+
+#[test]
+fn large_heads_under_way_have_a_total() {
+    let (server, listener) = Server::with_backend(&[]);
+    let arrived = black_hole(listener);
+    // 8 MiB beyond 8 KiB each.
+    let fit = 8 * 1024 / (64 - 8);
+    let mut clients: Vec<Client> = (0..fit + 10)
+        .map(|_| {
+            let mut client = Client::new(server.address);
+            client.send(head_of("/", 64 * 1024));
+            client
+        })
+        .collect();
+    let reached: Vec<TcpStream> = (0..fit).map(|_| arrived.recv_timeout(binary::PATIENCE).unwrap()).collect();
+    eventually("the others are refused", || clients.iter().filter(|client| client.has_data()).count() == 10);
+    let refused = clients.iter_mut().find(|client| client.has_data()).unwrap().response("GET");
+    assert_eq!((refused.status, refused.code().as_str()), (503, "overloaded"));
+    // Small ones pass beside them.
+    let mut small = Client::new(server.address);
+    small.request("GET", "/", "");
+    arrived.recv_timeout(binary::PATIENCE).unwrap().write_all(&ok(b"fine")).unwrap();
+    assert_eq!(small.response("GET").body_text(), "fine");
+    // Their room comes back when they end.
+    drop(reached);
+    drop(clients);
+    std::thread::spawn(move || {
+        for mut upstream in arrived {
+            let _ = upstream.read(&mut [0; 1024]);
+            let _ = upstream.write_all(&ok(b"fine"));
+        }
+    });
+    eventually("there is room again", || {
+        let mut client = Client::new(server.address);
+        client.send(head_of("/", 64 * 1024));
+        client.response("GET").status == 200
+    });
 }
 
 #[test]

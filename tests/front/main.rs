@@ -8,4 +8,11 @@ mod common;
 mod connections;
 mod framing;
 mod limits;
+#[allow(dead_code)]
+#[path = "../properties/numbers.rs"]
+mod numbers;
+#[allow(dead_code)]
+#[path = "../properties/rules.rs"]
+mod rules;
+mod smuggling;
 mod streaming;

@@ -1,0 +1,7 @@
+//! `tests/properties/rules.rs`, its rule `auth`.
+#![no_main]
+#[path = "../../properties/rules.rs"]
+#[allow(dead_code)]
+mod rules;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| rules::auth(bytes));
