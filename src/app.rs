@@ -1,5 +1,6 @@
 //! The composition root: settings become parts, parts become threads, and at the end everything stops
 //! in order. The only place that knows both the configuration and what is built from it.
+mod access;
 #[cfg(feature = "artifacts")]
 mod artifacts;
 mod exec;
@@ -10,14 +11,14 @@ mod signals;
 #[cfg(feature = "workers")]
 mod workers;
 
-use crate::api::{self, About, Api, Gate, GatePolicy};
+use crate::api::{self, About, Api, Gate, GatePolicy, Uploads};
 use crate::auth::{AuthPolicy, Token};
 use crate::base::thread;
 use crate::config::Config;
 use crate::exec::Exec;
 use crate::files::{Owner, Root};
-use crate::http::{Exchange, HttpError, Role, Served, Server, Service, Stats, bind};
-use crate::logger;
+use crate::http::{Class, Exchange, HttpError, Record, Role, Served, Server, Service, Stats, bind};
+use crate::logger::{self, Access};
 use crate::process::{Exit, Processes, User, forbid_inspection};
 use crate::relay::{Relay, RelaySettings};
 use crate::supervisor::{self, Spec, State, Supervisor};
@@ -26,12 +27,12 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use observers::Observers;
 use signals::Signals;
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Descriptors for ourselves: listeners, pipes, uploads, logs. The rest is for connections, two each.
 const OWN_DESCRIPTORS: u64 = 64;
@@ -69,20 +70,23 @@ fn tried<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Start
 struct App {
     api: Api,
     relay: Relay,
+    access_log: Access,
 }
 
 impl Service for App {
     fn serve(&self, exchange: &mut Exchange<'_>) -> Result<Served, HttpError> {
         let path = exchange.head().path();
         let below = path.strip_prefix(PREFIX).filter(|rest| rest.starts_with(b"/")).map(<[u8]>::to_vec);
-        match (exchange.role(), below) {
-            (_, Some(below)) => self.api.serve(exchange, &below),
-            (Role::Control, None) => {
-                let path = path.to_vec();
-                self.api.serve(exchange, &path)
+        let below = match (exchange.role(), below) {
+            (_, Some(below)) => below,
+            (Role::Control, None) => path.to_vec(),
+            (Role::Public, None) => {
+                exchange.set_class(Class::Relay);
+                return self.relay.serve(exchange);
             }
-            (Role::Public, None) => self.relay.serve(exchange),
-        }
+        };
+        exchange.set_class(Class::Control);
+        self.api.serve(exchange, &below)
     }
 
     fn is_control(&self, role: Role, target: &[u8]) -> bool {
@@ -94,6 +98,14 @@ impl Service for App {
     fn can_resume(&self) -> bool {
         self.relay.can_resume()
     }
+
+    fn served(&self, record: &Record<'_>) {
+        match self.access_log {
+            Access::Off => {}
+            Access::Control if record.class != Class::Control => {}
+            _ => access::log(record),
+        }
+    }
 }
 
 /// Runs the server until it is told to end, and tells the process's exit code.
@@ -101,7 +113,8 @@ impl Service for App {
 /// # Errors
 /// What could not be had at the start: an address, the root, threads.
 pub fn run(config: Config) -> Result<ExitCode, StartError> {
-    logger::install(config.log_level);
+    logger::install(config.log_level, config.log_format);
+    let started = SystemTime::now();
     forbid_inspection().map_err(tried("closing /proc/self to others"))?;
     let user = child_user(&config)?;
     // Before the limit on descriptors is raised: children get the old one.
@@ -140,6 +153,7 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
     let supervisor = supervisor::start_observed(spec(&config, user), processes, observer)
         .map_err(tried("starting the supervisor"))?;
     signals.now_for(&supervisor);
+    let stats = Arc::new(Stats::default());
     let app = Arc::new(App {
         api: Api {
             #[cfg(feature = "artifacts")]
@@ -148,17 +162,22 @@ pub fn run(config: Config) -> Result<ExitCode, StartError> {
             exec: exec.clone(),
             gate: gate(&config),
             max_upload: config.max_upload,
+            #[cfg(feature = "archive")]
+            max_archive_members: config.max_archive_members,
             root: Arc::clone(&root),
+            started,
+            stats: Arc::clone(&stats),
             supervisor: supervisor.clone(),
+            uploads: Uploads::default(),
             #[cfg(feature = "workers")]
             workers: Arc::clone(&workers),
             #[cfg(feature = "runs")]
             runs: runs.api(&config)?,
         },
         relay: Relay::new(supervisor.clone(), relay_settings(&config)),
+        access_log: config.access_log,
     });
-    let server = Server::start(listeners, app, limits, Arc::new(Stats::default()))
-        .map_err(tried("starting the front"))?;
+    let server = Server::start(listeners, app, limits, stats).map_err(tried("starting the front"))?;
     resume_held_requests(&server, &supervisor);
     sweep_in_background(root);
     announce(&config, &addresses);
@@ -212,6 +231,8 @@ fn child_user(config: &Config) -> Result<Option<User>, StartError> {
 /// Descriptors of what runs beside the wrapped server, at most.
 fn own_descriptors(config: &Config) -> u64 {
     let own = exec::descriptors(config);
+    #[cfg(feature = "archive")]
+    let own = own.saturating_add(crate::files::ARCHIVE_DESCRIPTORS);
     #[cfg(feature = "workers")]
     let own = own.saturating_add(workers::descriptors(config));
     own
@@ -307,8 +328,8 @@ fn announce(config: &Config, addresses: &[(SocketAddr, Role)]) {
         line.push_str(&format!("{what} http://{address}"));
     }
     let lasting = if config.state_dir.is_some() { "" } else { " (no --state-dir: nothing lasts)" };
-    let relays = format!(", relaying to port {}{lasting}\n", config.subprocess_port);
-    let _ = io::stderr().write_all(format!("{}: {line}{relays}", env!("CARGO_PKG_NAME")).as_bytes());
+    let relays = format!(", relaying to port {}{lasting}", config.subprocess_port);
+    logger::announce(&format!("{}: {line}{relays}", env!("CARGO_PKG_NAME")));
     if config.open_control {
         log::warn!("--open-control: whoever reaches this machine's loopback, the workload too, controls us");
     }

@@ -2,6 +2,10 @@
 //!
 //! A claim that restricts (`readOnly`) is always honoured; a claim that elevates (`role`) only from an
 //! edge that is trusted to set it. What cannot be read is refused: fail closed.
+mod tickets;
+
+pub use tickets::{NoTicket, TICKET_LIFE, TICKETS, Tickets};
+
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use std::collections::HashSet;
@@ -24,7 +28,7 @@ pub enum Role {
 pub enum Access {
     /// Nothing: `await` and `health`.
     Open,
-    /// A link that is a secret itself instead of the token; else like a writer.
+    /// A writer, but no token: a link is a secret itself, and the control page asks for the token.
     Link,
     /// A writer, with the token if one is set.
     Writer,
@@ -74,6 +78,8 @@ pub struct Credentials<'r> {
     pub identity: Vec<&'r [u8]>,
     /// Every value of `Authorization`.
     pub authorization: Vec<&'r [u8]>,
+    /// The role of the ticket that stands for them, once it was taken.
+    pub ticket: Option<Role>,
 }
 
 /// Why a request is refused.
@@ -85,6 +91,8 @@ pub enum Refusal {
     IdentityRequired,
     /// The token is missing or wrong: 401.
     TokenRequired,
+    /// The ticket was used, has expired, or never was one: 401.
+    TicketInvalid,
     /// The identity says reader: 403.
     ReadOnly,
     /// An admin's credential is asked for: 403.
@@ -97,6 +105,7 @@ impl fmt::Display for Refusal {
             Refusal::IdentityMalformed(what) => what,
             Refusal::IdentityRequired => "a verified identity is required",
             Refusal::TokenRequired => "a valid bearer token is required",
+            Refusal::TicketInvalid => "the ticket was used, has expired, or never was one",
             Refusal::ReadOnly => "readers may not do this",
             Refusal::AdminRequired => "only an admin may do this",
         })
@@ -124,8 +133,9 @@ pub fn authorize(
         return Err(Refusal::ReadOnly);
     }
     let claimed = claims.role(policy.trust_identity_header);
+    let by_ticket = credentials.ticket == Some(Role::Admin);
     let has_token = match &policy.token {
-        Some(token) if !policy.open_control && access != Access::Link => {
+        Some(token) if !policy.open_control && access != Access::Link && credentials.ticket.is_none() => {
             match bearer(&credentials.authorization) {
                 Some(given) if token.matches(given) => true,
                 _ => return Err(Refusal::TokenRequired),
@@ -133,10 +143,11 @@ pub fn authorize(
         }
         _ => false,
     };
-    if access == Access::Admin && !(has_token || policy.open_control || claimed == Role::Admin) {
+    let is_admin = has_token || by_ticket || policy.open_control || claimed == Role::Admin;
+    if access == Access::Admin && !is_admin {
         return Err(Refusal::AdminRequired);
     }
-    Ok(if has_token || policy.open_control { Role::Admin } else { claimed })
+    Ok(if is_admin { Role::Admin } else { claimed })
 }
 
 /// The token of exactly one `Authorization: Bearer` field (RFC 6750 section 2.1).
@@ -227,8 +238,26 @@ mod tests {
         let credentials = Credentials {
             identity: identity.iter().map(|v| v.as_bytes()).collect(),
             authorization: authorization.iter().map(|v| v.as_bytes()).collect(),
+            ticket: None,
         };
         authorize(policy, &credentials, access)
+    }
+
+    #[test]
+    fn a_ticket_stands_for_its_issuer_and_for_nobody_else() {
+        let with = |ticket, identity: &'static [u8], access| {
+            let identity = if identity.is_empty() { vec![] } else { vec![identity] };
+            let credentials = Credentials { identity, authorization: vec![], ticket: Some(ticket) };
+            authorize(&policy(true), &credentials, access)
+        };
+        assert_eq!(with(Role::Admin, b"", Access::Admin), Ok(Role::Admin));
+        assert_eq!(with(Role::Admin, b"", Access::Writer), Ok(Role::Admin));
+        assert_eq!(with(Role::Writer, b"", Access::Writer), Ok(Role::Writer));
+        assert_eq!(with(Role::Writer, b"", Access::Admin), Err(Refusal::AdminRequired));
+        // What restricts holds all the same.
+        let reader = b"{\"readOnly\":true}";
+        assert_eq!(with(Role::Admin, reader, Access::Writer), Err(Refusal::ReadOnly));
+        assert!(matches!(with(Role::Admin, b"x", Access::Writer), Err(Refusal::IdentityMalformed(_))));
     }
 
     #[test]
@@ -266,7 +295,7 @@ mod tests {
                 assert!(malformed(decide(&open, identity, &[], access)), "{identity:?}");
             }
         }
-        let latin1 = Credentials { identity: vec![b"{\"name\":\"caf\xe9\"}"], authorization: vec![] };
+        let latin1 = Credentials { identity: vec![b"{\"name\":\"caf\xe9\"}"], ..Credentials::default() };
         assert!(malformed(authorize(&open, &latin1, Access::Writer)));
     }
 

@@ -1,4 +1,5 @@
 //! The command line, as text: argh parses it, `config` gives it meaning.
+use crate::base::arguments::split_equals;
 use argh::{EarlyExit, FromArgs};
 use std::ffi::OsString;
 #[cfg(feature = "runs")]
@@ -8,6 +9,11 @@ use std::path::PathBuf;
 ///
 /// Every option can also be set by a variable: --subprocess-port is FRAG_SUBPROCESS_PORT. Times are
 /// seconds, or take ms, s, m, h; sizes are bytes, or take KiB, MiB, GiB.
+#[cfg_attr(feature = "client", doc = "")]
+#[cfg_attr(
+    feature = "client",
+    doc = "`simple-artifact-server ctl COMMAND` talks to a running one: see ctl --help."
+)]
 #[cfg_attr(feature = "runs", doc = "")]
 #[cfg_attr(feature = "runs", doc = "`simple-artifact-server verify DIR` checks the journal in DIR instead.")]
 #[derive(FromArgs, Debug, Default, Clone)]
@@ -57,7 +63,7 @@ pub struct Flags {
     /// how long a restart waits for requests in flight (2s)
     #[argh(option, arg_name = "time")]
     pub drain: Option<String>,
-    /// from SIGTERM to SIGKILL for the wrapped server and what --exec runs (5s)
+    /// from SIGTERM to SIGKILL for the wrapped server and what callers run (5s)
     #[argh(option, arg_name = "time")]
     pub stop_grace: Option<String>,
     /// how long our own end waits for responses to finish (10s)
@@ -78,7 +84,7 @@ pub struct Flags {
     /// end with the wrapped server's exit code once it is given up
     #[argh(switch)]
     pub exit_on_failure: bool,
-    /// run the wrapped server and what --exec runs as this user, when we are root (our own)
+    /// run the wrapped server and what callers run as this user, when we are root (our own)
     #[argh(option, arg_name = "uid[:gid]")]
     pub child_user: Option<String>,
     /// lines of the wrapped server's output to keep (1000)
@@ -87,6 +93,12 @@ pub struct Flags {
     /// our own log: error, warn, info, debug, trace or off (info)
     #[argh(option, arg_name = "level")]
     pub log_level: Option<String>,
+    /// its lines, and those of the access log: text or json (text)
+    #[argh(option, arg_name = "format")]
+    pub log_format: Option<String>,
+    /// requests to log: off, control or all (off)
+    #[argh(option, arg_name = "requests")]
+    pub access_log: Option<String>,
     /// open connections at most (4096)
     #[argh(option, arg_name = "n")]
     pub max_connections: Option<String>,
@@ -114,6 +126,10 @@ pub struct Flags {
     /// size of an upload (2GiB)
     #[argh(option, arg_name = "size")]
     pub max_upload: Option<String>,
+    /// files and directories of an uploaded archive (10000)
+    #[cfg(feature = "archive")]
+    #[argh(option, arg_name = "n")]
+    pub max_archive_members: Option<String>,
     /// program that admins may run over HTTP with arguments of their own, or any (off)
     #[argh(option, arg_name = "program|any")]
     pub exec: Option<String>,
@@ -265,6 +281,13 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Flags, Ear
     })
 }
 
+/// The words behind `ctl`; `None` when the first word is another.
+#[cfg(feature = "client")]
+pub fn client_words(arguments: impl IntoIterator<Item = OsString>) -> Option<impl Iterator<Item = OsString>> {
+    let mut arguments = arguments.into_iter();
+    (arguments.next()? == "ctl").then_some(arguments)
+}
+
 /// The directory of `verify DIR`, or how that is used; `None` when the first word is another.
 #[cfg(feature = "runs")]
 pub fn verify_dir(arguments: impl IntoIterator<Item = OsString>) -> Option<Result<PathBuf, String>> {
@@ -276,22 +299,6 @@ pub fn verify_dir(arguments: impl IntoIterator<Item = OsString>) -> Option<Resul
         (Some(dir), None) if dir != "--help" => Some(Ok(dir.into())),
         _ => Some(Err(format!("Usage: {} verify DIR", env!("CARGO_PKG_NAME")))),
     }
-}
-
-/// argh knows `--flag value` only: `--flag=value` becomes that, up to a `--`.
-fn split_equals(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
-    let mut split = Vec::new();
-    let mut options = true;
-    for argument in arguments {
-        options &= argument != "--";
-        match argument.split_once('=') {
-            Some((flag, value)) if options && flag.starts_with("--") => {
-                split.extend([flag.to_owned(), value.to_owned()]);
-            }
-            _ => split.push(argument),
-        }
-    }
-    split
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub use runs::RunsConfig;
 use crate::cli::Flags;
 use crate::exec::Settings as ExecSettings;
 use crate::http::Limits;
+use crate::logger::{Access, Format};
 use nix::sys::signal::Signal;
 use places::{ensure_token, existing_directory, outside_directory, token};
 use std::ffi::OsString;
@@ -40,6 +41,8 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 const LOG_LINES: usize = 1000;
 const MAX_UPLOAD_BYTES: u64 = 2 << 30;
+#[cfg(feature = "archive")]
+const MAX_ARCHIVE_MEMBERS: usize = 10_000;
 
 /// Everything that was decided before the start.
 #[derive(Clone, Debug)]
@@ -94,8 +97,15 @@ pub struct Config {
     pub log_lines: usize,
     /// Our own log's level.
     pub log_level: log::LevelFilter,
+    /// How the lines of our logs look.
+    pub log_format: Format,
+    /// Which requests are logged.
+    pub access_log: Access,
     /// Bytes of an upload.
     pub max_upload: u64,
+    /// Files and directories of an uploaded archive.
+    #[cfg(feature = "archive")]
+    pub max_archive_members: usize,
     /// The front's bounds.
     pub limits: Limits,
     /// Programs callers may run.
@@ -333,7 +343,25 @@ impl Config {
             log_level: from.parsed("log-level", flags.log_level, log::LevelFilter::Info, |text| {
                 text.parse().map_err(|_| "is not error, warn, info, debug, trace or off".to_owned())
             })?,
+            log_format: from.parsed("log-format", flags.log_format, Format::Text, |text| match text {
+                "text" => Ok(Format::Text),
+                "json" => Ok(Format::Json),
+                _ => Err("is neither text nor json".to_owned()),
+            })?,
+            access_log: from.parsed("access-log", flags.access_log, Access::Off, |text| match text {
+                "off" => Ok(Access::Off),
+                "control" => Ok(Access::Control),
+                "all" => Ok(Access::All),
+                _ => Err("is not off, control or all".to_owned()),
+            })?,
             max_upload: from.parsed("max-upload", flags.max_upload, MAX_UPLOAD_BYTES, parse_size)?,
+            #[cfg(feature = "archive")]
+            max_archive_members: from.parsed(
+                "max-archive-members",
+                flags.max_archive_members,
+                MAX_ARCHIVE_MEMBERS,
+                |text| number(text, 1),
+            )?,
             limits,
             exec,
             #[cfg(feature = "artifacts")]
@@ -393,10 +421,14 @@ mod tests {
             ("FRAG_MAX_RESTARTS", "-1"),
             ("FRAG_CHILD_USER", "nobody"),
             ("FRAG_LOG_LEVEL", "loud"),
+            ("FRAG_LOG_FORMAT", "xml"),
+            ("FRAG_ACCESS_LOG", "on"),
             ("FRAG_MAX_CONNECTIONS", "0"),
             ("FRAG_THREADS_MIN", "300"),
             ("FRAG_MAX_UPLOAD", "2TB"),
             ("FRAG_MAX_UPLOAD", "99999999999GiB"),
+            #[cfg(feature = "archive")]
+            ("FRAG_MAX_ARCHIVE_MEMBERS", "0"),
             ("FRAG_READY_PATH", "healthz"),
             ("FRAG_READY_PATH", "/a b"),
             ("FRAG_OPEN_CONTROL", "1"),

@@ -6,9 +6,12 @@
 // floor 0: the standard library's gaps, no product words
 pub mod base;
 
-// floor 1: wires and processes
+// floor 1: wires and processes; and, on its own, the command-line client
+#[cfg(feature = "client")]
+pub mod client;
 pub mod http;
 pub mod logger;
+pub mod metrics;
 pub mod process;
 
 // floor 2: what the product is about, each ignorant of HTTP

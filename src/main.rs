@@ -8,6 +8,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "client")]
+    if let Some(words) = cli::client_words(std::env::args_os().skip(1)) {
+        return simple_artifact_server::client::run(words, &|name| std::env::var_os(name));
+    }
     #[cfg(feature = "runs")]
     if let Some(dir) = cli::verify_dir(std::env::args_os().skip(1)) {
         return verify(dir);

@@ -1,4 +1,5 @@
 //! Whoever keeps a history of runs is told of each one's start and end, once, in their order.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 use common::{LONG, eventually, processes};

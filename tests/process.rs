@@ -159,6 +159,23 @@ fn a_pipe_tells_the_end_of_a_process() {
 }
 
 #[test]
+fn whoever_sees_the_end_finds_the_status() {
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..500 {
+                    let spawned = processes().spawn(spawn(&["true"])).unwrap();
+                    // It may be running, a zombie, or collected by now.
+                    let mut pipe = processes().exit_pipe(spawned.pid).unwrap();
+                    assert_eq!(pipe.read(&mut [0]).unwrap(), 0);
+                    assert_eq!(spawned.exit.try_recv(), Ok(Exit::Code(0)));
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn a_group_may_outlive_its_leader_and_be_signalled() {
     let mut spawn = sh("sleep 600 & echo $!");
     spawn.kill_group_on_exit = false;
@@ -233,6 +250,40 @@ fn a_flood_without_a_newline_comes_in_bounded_pieces() {
     let seen = lines(spawn(&[&fixture(), "flood", &BYTES.to_string()]));
     assert!(seen.iter().all(|line| line.1 <= LINE_BYTES));
     assert_eq!(seen.iter().map(|line| line.1).sum::<usize>(), BYTES);
+}
+
+#[test]
+fn who_listens_slowly_still_hears_the_last_words() {
+    // Several times what is read at once, and less than a pipe holds.
+    let spawned = processes().spawn(sh("seq 1 12000")).unwrap();
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let (hear, heard) = std::sync::mpsc::channel();
+    let output = Output::start(spawned.stdout, spawned.stderr, false, LINE_BYTES, move |_, line| {
+        if ["1", "8000"].contains(&line) {
+            let _ = gate.recv();
+        }
+        hear.send(line.to_owned()).unwrap();
+    })
+    .unwrap();
+    spawned.exit.recv_timeout(LONG).unwrap();
+    // It gives up waiting, but not listening: also when that stops for long after the end was known.
+    output.finish();
+    open.send(()).unwrap();
+    let until_silence = || std::iter::from_fn(|| heard.recv_timeout(Duration::from_secs(1)).ok()).count();
+    assert_eq!(until_silence(), 7999);
+    open.send(()).unwrap();
+    assert_eq!(until_silence(), 4001);
+}
+
+#[test]
+fn a_grandchild_that_writes_for_ever_does_not_hold_us() {
+    let mut spawn = sh("(yes & echo $! >&2) ; exit 0");
+    spawn.kill_group_on_exit = false;
+    let spawned = processes().spawn(spawn).unwrap();
+    let (pid, output) = (spawned.pid, Output::start(spawned.stdout, spawned.stderr, false, 100, |_, _| {}));
+    spawned.exit.recv_timeout(LONG).unwrap();
+    output.unwrap().finish_all();
+    processes().signal_group(pid, Signal::SIGKILL);
 }
 
 #[test]

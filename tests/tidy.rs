@@ -16,6 +16,7 @@ const HARD_LINES: usize = 400;
 /// Each module's floor. A module imports from lower floors only; those on [`TOP`] from everywhere.
 const FLOORS: &[(&str, u8)] = &[
     ("base", 0),
+    ("client", 1),
     ("http", 1),
     ("logger", 1),
     ("metrics", 1),
@@ -40,9 +41,9 @@ const TOP: u8 = 5;
 
 /// Where a third-party crate may be named: a file, or everything below a folder.
 const HOMES: &[(&str, &[&str])] = &[
-    ("argh", &["cli.rs"]),
+    ("argh", &["cli.rs", "client/arguments.rs"]),
     ("ctrlc", &["process/"]),
-    ("httparse", &["http/", "relay/"]),
+    ("httparse", &["http/", "relay/", "client/early.rs"]),
     ("json_patch", &["events/patch.rs"]),
     ("redis", &["artifacts/redis_store.rs", "artifacts/redis_store/"]),
     ("rusqlite", &["artifacts/sqlite.rs", "artifacts/sqlite/"]),
@@ -50,7 +51,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("serde_path_to_error", &["api/workers/"]),
     ("shlex", &["config.rs", "config/"]),
     ("tungstenite", &["http/websocket.rs"]),
-    ("ureq", &["relay/"]),
+    ("tar", &["files/archive/", "files/tests/archives.rs", "client/pack.rs"]),
+    ("ureq", &["relay/", "client/"]),
 ];
 
 /// Flags of the README that a build without their feature does not have.
@@ -393,6 +395,7 @@ fn flags_in_help(help: &str) -> BTreeSet<String> {
 /// The README's flag tables, each with whether its flags are in this build.
 const FLAG_TABLES: &[(&str, bool)] = &[
     ("flags", true),
+    ("flags of archive", cfg!(feature = "archive")),
     ("flags of runs", cfg!(feature = "runs")),
     ("flags of workers", cfg!(feature = "workers")),
 ];

@@ -8,6 +8,7 @@ use crate::files::{
 use crate::http::{Body, BodyError, Exchange, Framing, Head, HttpError, Method, Response, list_elements};
 use serde::Serialize;
 use std::io::{Seek, SeekFrom};
+use std::sync::atomic::Ordering;
 
 /// Entries of a directory listing; what is beyond is counted out by `truncated`.
 const LISTING: usize = 10_000;
@@ -25,6 +26,12 @@ impl From<FileError> for HttpError {
             | FileError::ReadOnly(_) => 409,
             FileError::PreconditionFailed(_) => 412,
             FileError::TooLarge { .. } => 413,
+            #[cfg(feature = "archive")]
+            FileError::ArchiveInvalid(_) | FileError::MemberRefused { .. } => 400,
+            #[cfg(feature = "archive")]
+            FileError::TooManyMembers { .. } => 413,
+            #[cfg(feature = "archive")]
+            FileError::Busy => 503,
             FileError::NoSpace(_) => 507,
             FileError::Body(source) => match BodyError::of(source) {
                 Some(body) => return body.into(),
@@ -49,8 +56,11 @@ struct UploadedJson {
 
 /// `POST upload/{path}`: the body becomes the file, whole or not at all.
 pub(super) fn upload(api: &Api, exchange: &mut Exchange<'_>, path: &[u8]) -> Result<Response, HttpError> {
-    let path = RelativePath::parse_file(path)?;
     let query = Query::parse(exchange.head().query());
+    if query.get("archive")?.is_some() {
+        return unpack(api, exchange, path);
+    }
+    let path = RelativePath::parse_file(path)?;
     let (restart, interrupt) = (query.flag("restart")?, query.flag("interrupt")?);
     let options = UploadOptions {
         max_bytes: api.max_upload,
@@ -62,20 +72,18 @@ pub(super) fn upload(api: &Api, exchange: &mut Exchange<'_>, path: &[u8]) -> Res
             Framing::Chunked => None,
         },
     };
-    let uploaded = api.root.upload(&path, &mut exchange.body(), &options)?;
+    let uploads = &api.uploads;
+    let uploaded = api.root.upload(&path, &mut exchange.body(), &options).inspect_err(|_| {
+        uploads.failed.fetch_add(1, Ordering::Relaxed);
+    })?;
+    uploads.stored.fetch_add(1, Ordering::Relaxed);
+    uploads.bytes.fetch_add(uploaded.bytes, Ordering::Relaxed);
     #[cfg(feature = "runs")]
     api.runs.happened(
         "FILE_UPLOADED",
         serde_json::json!({"path": path.display(), "bytes": uploaded.bytes, "sha256": uploaded.sha256}),
     );
-    if restart {
-        exchange.seat().leave_pool_to_wait();
-        api.supervisor.restart().map_err(|error| stored_but(control::failed(error)))?;
-    } else if interrupt {
-        api.supervisor.interrupt().map_err(|error| stored_but(control::failed(error)))?;
-    } else {
-        api.supervisor.changed();
-    }
+    follow_up(api, exchange, restart, interrupt)?;
     let json = UploadedJson {
         path: path.display(),
         bytes: uploaded.bytes,
@@ -83,6 +91,33 @@ pub(super) fn upload(api: &Api, exchange: &mut Exchange<'_>, path: &[u8]) -> Res
         restarted: restart,
     };
     Ok(Response::json(200, &json).with("etag", format!("\"{}\"", uploaded.sha256)))
+}
+
+/// Tells the wrapped server of what was uploaded, in the way that was asked for.
+pub(super) fn follow_up(
+    api: &Api,
+    exchange: &Exchange<'_>,
+    restart: bool,
+    interrupt: bool,
+) -> Result<(), HttpError> {
+    if restart {
+        exchange.seat().leave_pool_to_wait();
+        api.supervisor.restart().map_err(|error| stored_but(control::failed(error)))
+    } else if interrupt {
+        api.supervisor.interrupt().map_err(|error| stored_but(control::failed(error)))
+    } else {
+        api.supervisor.changed();
+        Ok(())
+    }
+}
+
+#[cfg(feature = "archive")]
+use super::directories::unpack;
+
+/// Without the feature an archive must not become a file by mistake.
+#[cfg(not(feature = "archive"))]
+fn unpack(_: &Api, _: &mut Exchange<'_>, _: &[u8]) -> Result<Response, HttpError> {
+    Err(HttpError::new(501, "not_built", "this server was built without the feature `archive`"))
 }
 
 /// The file is there; what was to follow failed.
@@ -115,6 +150,10 @@ pub(super) fn delete(api: &Api, path: &[u8]) -> Result<Response, HttpError> {
 
 /// `GET files/{path}`: the file, or the directory's entries.
 pub(super) fn get(api: &Api, exchange: &Exchange<'_>, path: &[u8]) -> Result<Response, HttpError> {
+    #[cfg(feature = "archive")]
+    if let Some(tree) = super::directories::list(api, exchange, path)? {
+        return Ok(tree);
+    }
     if path.is_empty() || path.ends_with(b"/") {
         return list(api, &RelativePath::parse_directory(path)?);
     }
@@ -193,16 +232,21 @@ struct ListingJson {
     truncated: bool,
 }
 
+/// What a thing in a directory is called.
+pub(super) fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::File => "file",
+        Kind::Directory => "directory",
+        Kind::Symlink => "symlink",
+        Kind::Other => "other",
+    }
+}
+
 fn list(api: &Api, path: &RelativePath) -> Result<Response, HttpError> {
     let listing = api.root.list(path, LISTING)?;
     let entry = |entry: Entry| EntryJson {
         name: entry.name,
-        r#type: match entry.kind {
-            Kind::File => "file",
-            Kind::Directory => "directory",
-            Kind::Symlink => "symlink",
-            Kind::Other => "other",
-        },
+        r#type: kind_name(entry.kind),
         bytes: entry.bytes,
         modified_ms: entry.modified_ms,
         mode: format!("{:o}", entry.mode & 0o7777),

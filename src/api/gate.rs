@@ -1,6 +1,8 @@
 //! The door of the control routes: the listener's rules, who calls, where the call comes from.
-use crate::auth::{Access, AuthPolicy, Credentials, Refusal, authorize};
+use super::query::Query;
+use crate::auth::{self, Access, AuthPolicy, Credentials, NoTicket, Refusal, Tickets, authorize};
 use crate::http::{Exchange, Head, HttpError, Method, Role};
+use std::time::Instant;
 
 /// The request header in which an edge says who calls.
 const IDENTITY: &str = "x-verified-user-data";
@@ -47,6 +49,7 @@ pub struct Gate {
     public: AuthPolicy,
     control: AuthPolicy,
     policy: GatePolicy,
+    tickets: Tickets,
 }
 
 impl Gate {
@@ -54,7 +57,13 @@ impl Gate {
     pub fn new(policy: GatePolicy) -> Gate {
         let public = AuthPolicy { open_control: false, ..policy.auth.clone() };
         let control = AuthPolicy { open_control: policy.open_control, ..policy.auth.clone() };
-        Gate { public, control, policy }
+        Gate { public, control, policy, tickets: Tickets::default() }
+    }
+
+    /// Whether control routes ask for a token.
+    #[cfg(feature = "page")]
+    pub(super) fn has_token(&self) -> bool {
+        self.policy.auth.token.is_some()
     }
 
     /// On a loopback control listener only names of this machine are served: a page of another site
@@ -82,15 +91,53 @@ impl Gate {
         self.check_origin(exchange.head())
     }
 
+    /// The same for a `GET` that streams: its caller may show a ticket, which is used up by that.
+    pub(super) fn check_stream(&self, exchange: &Exchange<'_>, access: Access) -> Result<(), Denied> {
+        let head = exchange.head();
+        if head.method() != Method::Get {
+            return self.check(exchange, access);
+        }
+        self.check_origin(head)?;
+        let invalid = |_| Denied::Caller(Refusal::TicketInvalid);
+        let query = Query::parse(head.query());
+        let Some(text) = query.get("ticket").map_err(invalid)? else {
+            return self.check_caller(exchange, access);
+        };
+        let ticket = self.tickets.redeem(text, exchange.role() == Role::Control, Instant::now());
+        let ticket = ticket.ok_or(Denied::Caller(Refusal::TicketInvalid))?;
+        self.role(exchange, access, Some(ticket)).map(drop)
+    }
+
+    /// A ticket for a caller who passes here.
+    pub(super) fn issue(
+        &self,
+        exchange: &Exchange<'_>,
+        access: Access,
+        now: Instant,
+    ) -> Result<Result<String, NoTicket>, Denied> {
+        let role = self.role(exchange, access, None)?;
+        Ok(self.tickets.issue(role, exchange.role() == Role::Control, now))
+    }
+
     /// Checks the caller alone.
     pub(super) fn check_caller(&self, exchange: &Exchange<'_>, access: Access) -> Result<(), Denied> {
+        self.role(exchange, access, None).map(drop)
+    }
+
+    fn role(
+        &self,
+        exchange: &Exchange<'_>,
+        access: Access,
+        ticket: Option<auth::Role>,
+    ) -> Result<auth::Role, Denied> {
         let head = exchange.head();
         let credentials = Credentials {
             identity: head.get_all(IDENTITY).collect(),
             authorization: head.get_all("authorization").collect(),
+            ticket,
         };
         let policy = if exchange.role() == Role::Control { &self.control } else { &self.public };
-        authorize(policy, &credentials, access).map_err(Denied::Caller).map(drop)
+        authorize(policy, &credentials, access).map_err(Denied::Caller)
     }
 
     /// A page of another site may make a browser send requests here, but not hide where they come
@@ -137,6 +184,9 @@ fn refused(refusal: Refusal) -> HttpError {
         }
         Refusal::TokenRequired => {
             HttpError::new(401, "token_required", text).with("www-authenticate", "Bearer")
+        }
+        Refusal::TicketInvalid => {
+            HttpError::new(401, "ticket_invalid", text).with("www-authenticate", "Bearer")
         }
         Refusal::ReadOnly => HttpError::new(403, "read_only", text),
         Refusal::AdminRequired => HttpError::new(403, "admin_required", text),

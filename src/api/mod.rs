@@ -2,30 +2,43 @@
 #[cfg(feature = "artifacts")]
 mod artifacts;
 mod control;
+#[cfg(feature = "archive")]
+mod directories;
 mod exec;
 mod files;
 mod gate;
+#[cfg(any(feature = "artifacts", feature = "page"))]
+mod html;
 mod logs;
+mod metrics;
+#[cfg(feature = "openapi")]
+mod openapi;
+#[cfg(feature = "page")]
+mod page;
 mod query;
 mod route;
 #[cfg(feature = "runs")]
 mod runs;
 mod status;
+mod tickets;
 #[cfg(feature = "workers")]
 mod workers;
 
 #[cfg(feature = "artifacts")]
 pub use artifacts::{ArtifactApi, Sharing};
+pub use exec::user;
 pub use gate::{Gate, GatePolicy};
 pub use route::{Route, RouteError, route};
 #[cfg(feature = "runs")]
-pub use runs::{Identity, RunsApi, encode};
+pub use runs::{Beginning, Identity, RunsApi, encode};
 
 use crate::exec::Exec;
 use crate::files::Root;
-use crate::http::{Exchange, HttpError, Method, Response, Served};
+use crate::http::{Exchange, HttpError, Method, Response, Served, Stats};
 use crate::supervisor::Supervisor;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::SystemTime;
 
 /// Answers here are true for the moment, and some are secrets: no cache keeps one, error or not.
 const NOT_STORED: &str = "no-store";
@@ -41,8 +54,17 @@ pub struct Api {
     pub gate: Gate,
     /// Bytes of an upload at most.
     pub max_upload: u64,
+    /// Files and directories of an uploaded archive at most.
+    #[cfg(feature = "archive")]
+    pub max_archive_members: usize,
     /// Settings that `status` shows.
     pub about: About,
+    /// What the front has counted.
+    pub stats: Arc<Stats>,
+    /// When we started.
+    pub started: SystemTime,
+    /// What was uploaded.
+    pub uploads: Uploads,
     /// Programs callers may run, if they may.
     pub exec: Option<Exec>,
     /// The artifacts.
@@ -54,6 +76,17 @@ pub struct Api {
     /// State, events, runs and approvals.
     #[cfg(feature = "runs")]
     pub runs: RunsApi,
+}
+
+/// Uploads since we started.
+#[derive(Debug, Default)]
+pub struct Uploads {
+    /// Files that were stored.
+    pub stored: AtomicU64,
+    /// Uploads that were refused, or broke off.
+    pub failed: AtomicU64,
+    /// Bytes of those stored.
+    pub bytes: AtomicU64,
 }
 
 /// What does not change while we run.
@@ -103,6 +136,10 @@ impl Api {
         if let Some(answer) = runs::serve(self, exchange, path) {
             return Ok(answer);
         }
+        #[cfg(feature = "page")]
+        if let Some(answer) = page::serve(self, exchange, path) {
+            return answer;
+        }
         let route = route(method, path);
         #[cfg(feature = "artifacts")]
         if route == Err(RouteError::NotFound)
@@ -110,10 +147,18 @@ impl Api {
         {
             return Ok(Answer::Response(response));
         }
-        self.gate.check(exchange, route.as_ref().map_or_else(RouteError::access, Route::access))?;
+        let access = route.as_ref().map_or_else(RouteError::access, Route::access);
+        match route {
+            Ok(Route::Logs) => self.gate.check_stream(exchange, access)?,
+            _ => self.gate.check(exchange, access)?,
+        }
         Ok(Answer::Response(match route? {
             Route::Status => status::status(self, exchange)?,
             Route::Health => status::health(self),
+            Route::Metrics => metrics::serve(self),
+            #[cfg(feature = "openapi")]
+            Route::OpenApi => openapi::serve(exchange.head())?,
+            Route::Tickets => tickets::issue(self, exchange)?,
             Route::Await => match status::wait_ready(self, exchange)? {
                 Some(response) => response,
                 None => return Ok(Answer::Served(Served::Gone)),
@@ -127,6 +172,14 @@ impl Api {
             Route::File(path) => files::get(self, exchange, path)?,
         }))
     }
+}
+
+/// A path below `/_frag` as it may stand in a log: the id of an artifact is a secret.
+pub fn loggable(below: &[u8]) -> &[u8] {
+    #[cfg(feature = "artifacts")]
+    return artifacts::loggable(below);
+    #[cfg(not(feature = "artifacts"))]
+    below
 }
 
 /// Whether a request for what follows `/_frag` is for the threads that are kept for control. Artifacts

@@ -1,4 +1,5 @@
 //! Query parameters. Pure. What we do not know is ignored; what we know must make sense.
+use crate::base::time::parse_seconds;
 use crate::http::HttpError;
 use percent_encoding::percent_decode;
 use std::time::Duration;
@@ -53,7 +54,7 @@ impl Query {
         most: Duration,
     ) -> Result<Duration, HttpError> {
         let Some(text) = self.get(name)? else { return Ok(default) };
-        match text.parse().ok().and_then(|s: f64| Duration::try_from_secs_f64(s).ok()) {
+        match parse_seconds(text) {
             Some(time) if time <= most => Ok(time),
             _ => Err(bad(name, &format!("is not a number of seconds from 0 to {}", most.as_secs()))),
         }

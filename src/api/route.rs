@@ -2,7 +2,7 @@
 use crate::auth::Access;
 use crate::http::{HttpError, Method};
 
-/// A resource and what is asked of it.
+/// A resource and what is asked of it. (`tests/operations/openapi.rs` reads the routes from these lines.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route<'p> {
     /// `GET /status`
@@ -13,6 +13,13 @@ pub enum Route<'p> {
     Health,
     /// `GET /logs`
     Logs,
+    /// `GET /metrics`
+    Metrics,
+    /// `GET /openapi.json`
+    #[cfg(feature = "openapi")]
+    OpenApi,
+    /// `POST /tickets`
+    Tickets,
     /// `POST /restart`
     Restart,
     /// `POST /interrupt`
@@ -21,9 +28,9 @@ pub enum Route<'p> {
     Stop,
     /// `POST /start`
     Start,
-    /// `POST /upload/{path}`, `PUT` too
+    /// `POST /upload/{path}`, `PUT /upload/{path}`; with `?archive=tar` a directory
     Upload(&'p [u8]),
-    /// `GET /files/{path}`, `DELETE` too
+    /// `GET /files/{path}`, `DELETE /files/{path}`, `GET /files`, `DELETE /files`
     File(&'p [u8]),
 }
 
@@ -89,10 +96,15 @@ pub fn route(method: Method, path: &[u8]) -> Result<Route<'_>, RouteError> {
         b"/await" => (Route::Await, READ),
         b"/health" => (Route::Health, READ),
         b"/logs" => (Route::Logs, READ),
+        b"/metrics" => (Route::Metrics, READ),
+        #[cfg(feature = "openapi")]
+        b"/openapi.json" => (Route::OpenApi, READ),
+        b"/tickets" => (Route::Tickets, ACT),
         b"/restart" => (Route::Restart, ACT),
         b"/interrupt" => (Route::Interrupt, ACT),
         b"/stop" => (Route::Stop, ACT),
         b"/start" => (Route::Start, ACT),
+        b"/upload" => (Route::Upload(b""), UPLOAD),
         b"/files" => (Route::File(b""), FILE),
         _ => match (path.strip_prefix(b"/upload/"), path.strip_prefix(b"/files/")) {
             (Some(rest), _) => (Route::Upload(rest), UPLOAD),
@@ -118,11 +130,13 @@ mod tests {
     fn every_route_takes_its_methods_and_no_other() {
         use Method::*;
         let all = [Get, Head, Post, Put, Delete, Options, Patch, Other];
-        let cases: [(&str, &[Method], Route<'_>); 12] = [
+        let cases: [(&str, &[Method], Route<'_>); 14] = [
             ("/status", &[Get, Head], Route::Status),
             ("/await", &[Get, Head], Route::Await),
             ("/health", &[Get, Head], Route::Health),
             ("/logs", &[Get, Head], Route::Logs),
+            ("/metrics", &[Get, Head], Route::Metrics),
+            ("/tickets", &[Post], Route::Tickets),
             ("/restart", &[Post], Route::Restart),
             ("/interrupt", &[Post], Route::Interrupt),
             ("/stop", &[Post], Route::Stop),

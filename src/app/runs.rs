@@ -1,6 +1,6 @@
 //! Runs put together: the bus, the journal, the agent, and what the other parts tell of themselves.
 use super::{StartError, tried};
-use crate::api::{Identity, RunsApi, encode};
+use crate::api::{Beginning, Identity, RunsApi, encode};
 use crate::base::random::uuid_v4;
 use crate::base::thread;
 use crate::config::Config;
@@ -71,6 +71,7 @@ impl RunningRuns {
             identity: Identity { id, name, version, tools: wanted.tools.clone() },
             history_size: wanted.history_size,
             heartbeat: wanted.heartbeat,
+            beginning: Beginning::default(),
         })
     }
 

@@ -104,7 +104,15 @@ impl Store for Sqlite {
     }
 
     fn view(&self, id: &str, at: &Moment, long: Long<'_>) -> Result<Option<Row>, StoreError> {
-        self.batches.write(Work::View { id: id.to_owned(), at: *at }, long).map(Done::row)
+        match self.batches.write(Work::View { id: id.to_owned(), at: *at }, long) {
+            // Where nothing can be written, as on a full disk, what is there can be read all the same.
+            Err(StoreError::Failed(why)) => {
+                let row = self.peek(id, at, long)?;
+                log::warn!("the end of an artifact is not put off: {why}");
+                Ok(row)
+            }
+            done => done.map(Done::row),
+        }
     }
 
     fn peek(&self, id: &str, at: &Moment, _: Long<'_>) -> Result<Option<Row>, StoreError> {
@@ -246,6 +254,21 @@ mod tests {
         assert!(artifacts.view(&first, SHORT).unwrap().is_some());
         assert!(artifacts.delete(&first, SHORT).unwrap());
         assert!(artifacts.create(payload(50_000), SHORT).is_ok(), "room again");
+    }
+
+    #[test]
+    fn what_cannot_be_written_can_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&folder.path().join("a.db"), PLENTY).unwrap();
+        let clock = TestClock::new();
+        let moment = clock.ttl().moment();
+        store.insert("a", "x".into(), &moment, SHORT).unwrap();
+        let before = store.peek("a", &moment, SHORT).unwrap();
+        store.batches.forbid_writing();
+        assert_eq!(store.view("a", &moment, SHORT).unwrap(), before);
+        assert_eq!(store.view("b", &moment, SHORT).unwrap(), None);
+        assert!(matches!(store.insert("b", "x".into(), &moment, SHORT), Err(StoreError::Failed(_))));
+        assert!(matches!(store.replace("a", "y".into(), &moment, SHORT), Err(StoreError::Failed(_))));
     }
 
     #[test]

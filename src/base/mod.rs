@@ -1,4 +1,5 @@
 //! Floor 0: what the standard library lacks. Knows nothing of HTTP, processes or the product.
+pub mod arguments;
 pub mod base64;
 pub mod hex;
 pub mod lock;

@@ -11,6 +11,23 @@ pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A number of seconds as text, digits and perhaps a fraction: `10`, `0.25`. Of the fraction nine digits count.
+pub fn parse_seconds(text: &str) -> Option<Duration> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let nanos = fraction.bytes().chain(std::iter::repeat(b'0')).take(9);
+    let nanos = nanos.fold(0, |nanos, digit| nanos * 10 + u32::from(digit - b'0'));
+    Some(Duration::new(whole.parse().ok()?, nanos))
+}
+
+/// A duration in whole microseconds, saturating.
+pub fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
 struct Civil {
     year: i64,
     month: u32,
@@ -80,6 +97,17 @@ pub fn http_date(at: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seconds_are_digits_with_a_fraction() {
+        let time = |text| parse_seconds(text).map(|time| time.as_nanos());
+        assert_eq!(time("10"), Some(10_000_000_000));
+        assert_eq!(time("0.25"), Some(250_000_000));
+        assert_eq!(time("1.0000000019"), Some(1_000_000_001));
+        for bad in ["", ".5", "5.", "-1", "+1", "1e3", "NaN", "inf", "1.2.3", "1 ", "99999999999999999999"] {
+            assert_eq!(time(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn dates_match_known_instants() {

@@ -1,4 +1,5 @@
 //! Single values of the configuration, from their text. Pure; an error says what the text is not.
+use crate::base::time::parse_seconds;
 use nix::sys::signal::Signal;
 use std::fmt;
 use std::str::FromStr;
@@ -21,21 +22,15 @@ pub(super) fn number<T: FromStr + PartialOrd + fmt::Display>(text: &str, least: 
 /// `10s`, `250ms`, `2m`, `1h`; a bare number is seconds.
 pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let value: f64 = match digits.parse() {
-        Ok(value) if value >= 0.0 => value,
+    let value = parse_seconds(digits);
+    let time = match (&text[digits.len()..], value) {
+        ("ms", Some(value)) => Some(value / 1000),
+        ("" | "s", Some(value)) => Some(value),
+        ("m", Some(value)) => value.checked_mul(60),
+        ("h", Some(value)) => value.checked_mul(3600),
         _ => return Err("is not a time like 10s or 250ms".to_owned()),
     };
-    let seconds = match &text[digits.len()..] {
-        "ms" => value / 1000.0,
-        "" | "s" => value,
-        "m" => value * 60.0,
-        "h" => value * 3600.0,
-        _ => return Err("is not a time like 10s or 250ms".to_owned()),
-    };
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(time) if time <= LONGEST => Ok(time),
-        _ => Err("is longer than a year".to_owned()),
-    }
+    time.filter(|time| *time <= LONGEST).ok_or_else(|| "is longer than a year".to_owned())
 }
 
 pub(super) fn positive_time(text: &str) -> Result<Duration, String> {

@@ -31,6 +31,11 @@ impl Action {
         Action { kind: kind.into(), at_ms: now_ms(), payload }
     }
 
+    /// Bytes of its type, and of its payload as JSON.
+    pub fn bytes(&self) -> usize {
+        self.kind.len() + self.payload.as_ref().map_or(0, |payload| payload.text().len())
+    }
+
     /// A field of the payload.
     pub fn field(&self, name: &str) -> Option<&Json> {
         self.payload.as_ref()?.get(name)

@@ -12,7 +12,7 @@ use super::ring::{EventRing, Stream, Streams};
 use super::slices::Slices;
 use super::state::State;
 use super::subscription::{Listeners, Start, Subscription};
-use super::tick::{Delivery, batch};
+use super::tick::Delivery;
 use crate::base::lock::lock;
 use std::fmt;
 use std::io;
@@ -35,6 +35,19 @@ pub struct BusSettings {
     pub encode: Encode,
 }
 
+/// The bus in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BusCounts {
+    /// Actions so far.
+    pub actions: u64,
+    /// Events made of them so far; none are made while nobody listens.
+    pub events: u64,
+    /// Listeners now, by stream, in the order of [`Stream::ALL`].
+    pub listeners: [usize; 3],
+    /// Listeners so far that were too slow and whose stream was ended.
+    pub dropped: u64,
+}
+
 pub(super) struct Core {
     pub(super) state: State,
     /// The state as listeners know it, while it is recorded.
@@ -42,9 +55,15 @@ pub(super) struct Core {
     /// Slices whose state differs from what was sent.
     pub(super) dirty: Slices,
     pub(super) ring: EventRing,
+    /// Actions so far.
+    pub(super) actions: u64,
+    /// Listeners that were too slow.
+    pub(super) dropped: u64,
     pub(super) listeners: [Listeners; 3],
     /// Streams with events that were not sent.
     pub(super) news: [bool; 3],
+    /// Bytes of those events.
+    pub(super) unsent_bytes: usize,
     /// Counts the times recording of the state began.
     pub(super) epoch: u64,
     /// Told to end: one more round.
@@ -88,8 +107,11 @@ impl Bus {
                 sent: State::default(),
                 dirty: Slices::default(),
                 ring: EventRing::new(settings.ring, RING_BYTES, last),
+                actions: 0,
+                dropped: 0,
                 listeners: Default::default(),
                 news: [false; 3],
+                unsent_bytes: 0,
                 epoch: 0,
                 closing: false,
                 closed: false,
@@ -106,6 +128,7 @@ impl Bus {
     /// Changes the state as the action says and tells the listeners. Never waits.
     pub fn dispatch(&self, action: &Action, run: Option<&str>) {
         let mut core = lock(&self.shared.core);
+        core.actions += 1;
         let touched = core.state.reduce(action);
         core.dirty = core.dirty.or(touched.and(self.shared.settings.streamed));
         if super::is_public(action) {
@@ -151,9 +174,15 @@ impl Bus {
         self.shared.settings.streamed
     }
 
-    /// Listeners now, of all streams.
-    pub fn subscribers(&self) -> usize {
-        lock(&self.shared.core).listeners.iter().map(|listeners| listeners.boxes().len()).sum()
+    /// The bus in numbers.
+    pub fn counts(&self) -> BusCounts {
+        let core = lock(&self.shared.core);
+        BusCounts {
+            actions: core.actions,
+            events: core.ring.count(),
+            listeners: Stream::ALL.map(|stream| core.listeners[stream as usize].boxes().len()),
+            dropped: core.dropped,
+        }
     }
 
     /// Begins to listen: to what comes after event number `after`, if everything since is still kept,
@@ -167,6 +196,10 @@ impl Bus {
         let early = after.is_some_and(|after| after > core.listeners[stream as usize].sent);
         let delivery = if early { core.take_new(stream) } else { None };
         let mailbox = core.listeners[stream as usize].join(last);
+        // Who comes back while we end must not hold up the end.
+        if core.closed {
+            mailbox.close();
+        }
         if !state_recorded && core.is_state_recorded() {
             core.sent = core.state.clone();
             core.dirty = Slices::default();
@@ -182,14 +215,11 @@ impl Bus {
             (None, _) if stream == Stream::Actions => Start::State { last: sent, state: core.state.clone() },
             (None, _) => Start::State { last: sent, state: core.sent.clone() },
         };
-        if let Some(missed) = covered.and_then(|after| batch(&core.ring.between(after, sent, stream), sent)) {
-            mailbox.put(&missed);
-        }
         drop(core);
         delivery.into_iter().for_each(Delivery::deliver);
         drop(sending);
-        let at = covered.unwrap_or(sent);
-        (Subscription::new(Arc::clone(&self.shared), stream, mailbox, at), start)
+        let missed = covered.unwrap_or(sent)..sent;
+        (Subscription::new(Arc::clone(&self.shared), stream, mailbox, missed), start)
     }
 
     /// Holds up the sending, as a busy processor would.

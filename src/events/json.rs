@@ -15,6 +15,9 @@ use text::write_number;
 const EXACT: f64 = 9_007_199_254_740_992.0;
 /// Objects with more keys than this look their keys up in a table while they are read.
 const FEW_KEYS: usize = 8;
+/// How deep others' values may be nested. What holds them as a part, such as a line of the journal, is
+/// deeper by some and must be parsed again.
+pub const DEPTH: usize = 64;
 
 /// A JSON value.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +44,19 @@ impl Json {
     /// surrogate pair.
     pub fn parse(text: &[u8]) -> Result<Json, serde_json::Error> {
         serde_json::from_slice(text)
+    }
+
+    /// Whether it is nested no deeper than [`DEPTH`], so that it may become a part of other values.
+    pub fn is_shallow(&self) -> bool {
+        self.fits(DEPTH)
+    }
+
+    fn fits(&self, depth: usize) -> bool {
+        match self {
+            Json::Array(items) => depth > 0 && items.iter().all(|item| item.fits(depth - 1)),
+            Json::Object(entries) => depth > 0 && entries.iter().all(|(_, value)| value.fits(depth - 1)),
+            _ => true,
+        }
     }
 
     /// An object of these entries; of a repeated key the last value counts.
@@ -227,6 +243,20 @@ mod tests {
         assert_eq!(through(r#""\b\t\f\r\u001f""#), r#""\b\t\f\r\u001f""#);
         assert!(Json::parse(br#""\ud800""#).is_err(), "half a pair");
         assert!(Json::parse("[".repeat(200).as_bytes()).is_err(), "too deep");
+    }
+
+    #[test]
+    fn nesting_is_counted() {
+        for open in ["[", "{\"a\":"] {
+            let nested = |depth: usize| {
+                let close = if open == "[" { "]" } else { "}" };
+                let text = format!("{}{}", open.repeat(depth - 1), if open == "[" { "[]" } else { "{}" });
+                Json::parse(format!("{text}{}", close.repeat(depth - 1)).as_bytes()).unwrap()
+            };
+            assert!(nested(1).is_shallow() && nested(DEPTH).is_shallow());
+            assert!(!nested(DEPTH + 1).is_shallow() && !nested(127).is_shallow());
+        }
+        assert!(Json::Null.is_shallow());
     }
 
     #[test]

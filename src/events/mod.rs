@@ -15,9 +15,9 @@ mod tests;
 mod tick;
 
 pub use action::{Action, is_kind, is_ours, now_ms};
-pub use bus::{Bus, BusSettings};
+pub use bus::{Bus, BusCounts, BusSettings};
 pub use event::{Encode, Event};
-pub use json::{Json, write_string};
+pub use json::{DEPTH, Json, write_string};
 pub use mailbox::Next;
 pub use patch::{Change, Patches, change};
 pub use ring::{Frame, Stream};

@@ -49,6 +49,8 @@ pub(super) struct EventRing {
     bytes: usize,
     /// The number of the newest event that ever was.
     last: u64,
+    /// The number before that of the first.
+    begun: u64,
     /// The number of the newest event of each stream that is gone.
     dropped: [u64; 3],
 }
@@ -56,11 +58,24 @@ pub(super) struct EventRing {
 impl EventRing {
     /// The first event gets the number after `last`.
     pub(super) fn new(capacity: usize, max_bytes: usize, last: u64) -> EventRing {
-        EventRing { entries: VecDeque::new(), capacity, max_bytes, bytes: 0, last, dropped: [last; 3] }
+        EventRing {
+            entries: VecDeque::new(),
+            capacity,
+            max_bytes,
+            bytes: 0,
+            last,
+            begun: last,
+            dropped: [last; 3],
+        }
     }
 
     pub(super) fn last(&self) -> u64 {
         self.last
+    }
+
+    /// Events there ever were.
+    pub(super) fn count(&self) -> u64 {
+        self.last - self.begun
     }
 
     /// Whether all events of a stream that follow number `after` are here. (Others may be gone.)
@@ -73,11 +88,12 @@ impl EventRing {
         self.last + 1 - self.entries.len() as u64
     }
 
-    /// Appends an event with the next number, from which `frame` makes it.
-    pub(super) fn push(&mut self, streams: Streams, frame: impl FnOnce(u64) -> Frame) {
+    /// Appends an event with the next number, from which `frame` makes it; its bytes.
+    pub(super) fn push(&mut self, streams: Streams, frame: impl FnOnce(u64) -> Frame) -> usize {
         self.last += 1;
         let frame = frame(self.last);
-        self.bytes += frame.len();
+        let bytes = frame.len();
+        self.bytes += bytes;
         self.entries.push_back(Entry { streams, frame });
         while self.entries.len() > self.capacity || self.bytes > self.max_bytes {
             let number = self.first();
@@ -87,23 +103,26 @@ impl EventRing {
                 self.dropped[stream as usize] = number;
             }
         }
+        bytes
     }
 
-    /// The events of a stream that follow number `after`, oldest first.
-    pub(super) fn after(&self, after: u64, stream: Stream) -> Vec<Frame> {
-        self.between(after, self.last, stream)
-    }
-
-    /// The same, up to number `last`.
-    pub(super) fn between(&self, after: u64, last: u64, stream: Stream) -> Vec<Frame> {
+    /// The events of a stream that follow number `after`, up to number `last`, with their numbers, oldest
+    /// first.
+    pub(super) fn between(
+        &self,
+        after: u64,
+        last: u64,
+        stream: Stream,
+    ) -> impl Iterator<Item = (u64, &Frame)> {
         let place = |number: u64| usize::try_from(number.saturating_sub(self.first())).unwrap_or(usize::MAX);
         let (from, to) = (place(after + 1), place(last + 1));
-        let some = self.entries.iter().skip(from).take(to.saturating_sub(from));
-        some.filter(|entry| entry.streams.has(stream)).map(|entry| Arc::clone(&entry.frame)).collect()
+        let numbered = (self.first()..).zip(&self.entries).skip(from).take(to.saturating_sub(from));
+        numbered.filter(move |(_, entry)| entry.streams.has(stream)).map(|(n, entry)| (n, &entry.frame))
     }
 
-    pub(super) fn capacity(&self) -> usize {
-        self.capacity
+    /// Whether so many events, or bytes of them, are a good part of what it holds.
+    pub(super) fn is_much(&self, events: u64, bytes: usize) -> bool {
+        events >= self.capacity as u64 / 4 || bytes >= self.max_bytes / 4
     }
 
     /// Forgets all events; their numbers stay taken.
@@ -122,29 +141,32 @@ mod tests {
         ring.push(streams, |id| Arc::from(id.to_string().as_bytes()));
     }
 
-    fn texts(frames: Vec<Frame>) -> Vec<String> {
-        frames.iter().map(|frame| String::from_utf8(frame.to_vec()).unwrap()).collect()
+    /// Each of these has its number for its text.
+    fn between(ring: &EventRing, after: u64, last: u64, stream: Stream) -> Vec<u64> {
+        let events = ring.between(after, last, stream).map(|(number, frame)| {
+            assert_eq!(frame.as_ref(), number.to_string().as_bytes());
+            number
+        });
+        events.collect()
     }
 
     #[test]
     fn a_stream_gets_its_events_and_a_place_to_go_on_from() {
         let mut ring = EventRing::new(4, 1000, 100);
         assert_eq!((ring.first(), ring.last()), (101, 100));
-        assert_eq!(ring.after(100, Stream::Events).len(), 0);
+        assert_eq!(between(&ring, 100, 100, Stream::Events), [0; 0]);
         for streams in [Streams::STATE, Streams::ACTION, Streams::STATUS] {
             push(&mut ring, streams);
         }
-        for (stream, wanted) in [
-            (Stream::Events, &["101", "103"][..]),
-            (Stream::State, &["101"]),
-            (Stream::Actions, &["102", "103"]),
-        ] {
-            assert_eq!(texts(ring.after(100, stream)), wanted);
+        for (stream, wanted) in
+            [(Stream::Events, &[101, 103][..]), (Stream::State, &[101]), (Stream::Actions, &[102, 103])]
+        {
+            assert_eq!(between(&ring, 100, 103, stream), wanted);
         }
-        assert_eq!(texts(ring.after(102, Stream::Events)), ["103"]);
-        assert_eq!(texts(ring.between(100, 102, Stream::Events)), ["101"]);
-        assert_eq!(texts(ring.between(0, 101, Stream::Events)), ["101"], "from before the first");
-        assert_eq!(ring.between(103, 101, Stream::Events).len(), 0);
+        assert_eq!(between(&ring, 102, 103, Stream::Events), [103]);
+        assert_eq!(between(&ring, 100, 102, Stream::Events), [101]);
+        assert_eq!(between(&ring, 0, 101, Stream::Events), [101], "from before the first");
+        assert_eq!(between(&ring, 103, 101, Stream::Events), [0; 0]);
     }
 
     #[test]

@@ -36,6 +36,11 @@ impl State {
         &self.0[slice as usize]
     }
 
+    /// Whether it is a clone of the other, and not only equal to it.
+    pub fn is_same(&self, other: &State) -> bool {
+        self.0.iter().zip(&other.0).all(|(ours, theirs)| Arc::ptr_eq(ours, theirs))
+    }
+
     /// All slices among `slices`, by name, in their order.
     pub fn json(&self, slices: Slices) -> Json {
         let some = Slice::ALL.into_iter().filter(|slice| slices.has(*slice));
@@ -108,7 +113,7 @@ impl State {
 
     fn uploaded(&mut self, action: &Action) -> Slice {
         let mut upload = json!({"timestamp": action.at_ms});
-        copy(action, &mut upload, &["path", "bytes", "sha256"]);
+        copy(action, &mut upload, &["path", "bytes", "sha256", "files"]);
         self.edit(Slice::Server, |server| {
             count_up(server, "uploads");
             server.insert("lastUpload".to_owned(), upload);

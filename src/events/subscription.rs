@@ -1,10 +1,11 @@
 //! Who listens to which stream, and one listener's place in it.
 use super::bus::Shared;
-use super::mailbox::{Mailbox, Next};
+use super::mailbox::{Batch, Mailbox, Next};
 use super::ring::Stream;
 use super::state::State;
 use crate::base::lock::lock;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -84,6 +85,11 @@ pub struct Subscription {
     stream: Stream,
     mailbox: Arc<Mailbox>,
     at: u64,
+    /// What came before this number and after `at` is still to be taken out of the ring: a copy for each of
+    /// many who come back, and do not read, would be as many rings.
+    missed_until: u64,
+    /// It was too slow, and is counted.
+    dropped: bool,
 }
 
 impl fmt::Debug for Subscription {
@@ -93,8 +99,15 @@ impl fmt::Debug for Subscription {
 }
 
 impl Subscription {
-    pub(super) fn new(shared: Arc<Shared>, stream: Stream, mailbox: Arc<Mailbox>, at: u64) -> Subscription {
-        Subscription { shared, stream, mailbox, at }
+    /// One that has still to be given the events after `missed.start` up to `missed.end`.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        stream: Stream,
+        mailbox: Arc<Mailbox>,
+        missed: Range<u64>,
+    ) -> Subscription {
+        let (at, missed_until) = (missed.start, missed.end);
+        Subscription { shared, stream, mailbox, at, missed_until, dropped: false }
     }
 
     /// The number of the last event it was given or passed over.
@@ -104,11 +117,28 @@ impl Subscription {
 
     /// What came since the last call, waiting up to `timeout` for something to.
     pub fn next(&mut self, timeout: Duration) -> Next {
-        let next = self.mailbox.next(timeout);
-        if let Next::Events(_, last) = next {
-            self.at = last;
+        let missed = if self.at < self.missed_until { self.missed() } else { None };
+        let next = missed.unwrap_or_else(|| self.mailbox.next(timeout));
+        match next {
+            Next::Events(_, last) => self.at = last,
+            Next::TooSlow if !self.dropped => {
+                self.dropped = true;
+                lock(&self.shared.core).dropped += 1;
+            }
+            _ => {}
         }
         next
+    }
+
+    /// A piece of what it missed; none when there is no more. The ring may have lost some meanwhile.
+    fn missed(&mut self) -> Option<Next> {
+        let core = lock(&self.shared.core);
+        if !core.ring.covers(self.at, self.stream) {
+            return Some(Next::TooSlow);
+        }
+        let piece = core.piece(self.at, self.missed_until, self.stream);
+        self.at = piece.as_ref().map_or(self.missed_until, |batch| batch.last);
+        piece.map(|Batch { bytes, last, .. }| Next::Events(bytes, last))
     }
 }
 

@@ -115,7 +115,7 @@ fn whoever_follows_has_the_state_in_the_end() {
 fn each_stream_has_its_own() {
     let bus = bus(16);
     let mut all = Stream::ALL.map(|stream| bus.subscribe(stream, None).0);
-    assert_eq!(bus.subscribers(), 3);
+    assert_eq!(bus.counts().listeners.iter().sum::<usize>(), 3);
     bus.dispatch(&Action::new("JOURNAL_SEALED", json!({})), None);
     bus.dispatch(&Action::new("EXEC_STARTED", json!({})), None);
     bus.status("started", "x", None, 1);
@@ -128,7 +128,7 @@ fn each_stream_has_its_own() {
     assert_eq!(take(state, 1), [journal]);
     assert_eq!(take(actions, 3), ["action EXEC_STARTED", "status started", "custom null"]);
     drop(all);
-    assert_eq!(bus.subscribers(), 0);
+    assert_eq!(bus.counts().listeners, [0; 3]);
 }
 
 #[test]
@@ -218,6 +218,36 @@ fn more_than_the_ring_holds_at_once_is_a_gap() {
 }
 
 #[test]
+fn what_was_missed_comes_in_pieces_while_the_ring_has_it() {
+    let bus = bus(400);
+    let (first, start) = bus.subscribe(Stream::Actions, None);
+    let Start::Fresh { last: begin } = start else { panic!("{start:?}") };
+    let long = "X".repeat(100);
+    let flood = |count: usize| {
+        for _ in 0..count {
+            bus.dispatch(&Action::of(long.clone(), None), None);
+        }
+    };
+    flood(300);
+    let (mut second, start) = bus.subscribe(Stream::Actions, Some(begin));
+    assert!(matches!(start, Start::Resumed));
+    let (mut pieces, mut got) = (0, 0);
+    while got < 300 {
+        let Next::Events(bytes, last) = second.next(LONG) else { panic!("after {got}") };
+        assert!(bytes.len() <= tick::PIECE_BYTES);
+        got += events(&bytes).count();
+        assert_eq!(last, begin + got as u64);
+        pieces += 1;
+    }
+    assert!(pieces > 2, "{pieces}");
+    let (mut slow, start) = bus.subscribe(Stream::Actions, Some(begin));
+    assert!(matches!((start, slow.next(LONG)), (Start::Resumed, Next::Events(..))));
+    flood(400);
+    assert!(matches!(slow.next(LONG), Next::TooSlow), "the ring has lost what it missed");
+    drop(first);
+}
+
+#[test]
 fn what_is_for_others_pushes_nobody_out() {
     let bus = bus(64);
     let (mut waiting, _) = bus.subscribe(Stream::State, None);
@@ -268,4 +298,7 @@ fn a_closed_bus_ends_its_streams_and_keeps_its_state() {
     thread.join().unwrap();
     note(&bus, "x");
     assert_eq!(bus.state().get(Slice::Agent)["messages"][0]["text"], "x");
+    // A client whose stream has just ended comes back at once, and must not hold up our end.
+    let (mut late, _) = bus.subscribe(Stream::Actions, None);
+    assert!(matches!(late.next(LONG), Next::Closed));
 }

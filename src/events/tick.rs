@@ -17,19 +17,22 @@ use std::time::{Duration, Instant};
 
 /// The least time between two rounds of sending: 20 a second.
 const TICK: Duration = Duration::from_millis(50);
+/// Bytes of events that go out in one piece; a longer event does by itself. A client that does not read
+/// keeps a piece in memory.
+pub(super) const PIECE_BYTES: usize = 16 * 1024;
 
 /// What is to go into some boxes.
 pub(super) struct Delivery {
     boxes: Vec<Arc<Mailbox>>,
     /// None: an event is gone that was not sent.
-    batch: Option<Batch>,
+    batches: Option<Arc<[Batch]>>,
 }
 
 impl Delivery {
     pub(super) fn deliver(self) {
         for mailbox in self.boxes {
-            match &self.batch {
-                Some(batch) => mailbox.put(batch),
+            match &self.batches {
+                Some(batches) => mailbox.put(batches),
                 None => mailbox.fail(),
             }
         }
@@ -47,28 +50,47 @@ impl Core {
             return None;
         }
         if !self.ring.covers(after, stream) {
-            return Some(Delivery { boxes, batch: None });
+            return Some(Delivery { boxes, batches: None });
         }
-        let batch = batch(&self.ring.after(after, stream), last)?;
-        Some(Delivery { boxes, batch: Some(batch) })
+        let mut batches = Vec::new();
+        let mut at = after;
+        while let Some(batch) = self.piece(at, last, stream) {
+            at = batch.last;
+            batches.push(batch);
+        }
+        (!batches.is_empty()).then(|| Delivery { boxes, batches: Some(batches.into()) })
+    }
+
+    /// The first piece of a stream's events from number `after` up to number `last`; none if there are none.
+    pub(super) fn piece(&self, after: u64, last: u64, stream: Stream) -> Option<Batch> {
+        let mut frames = self.ring.between(after, last, stream).peekable();
+        let (first_number, first) = frames.next()?;
+        let mut batch = Batch { bytes: Arc::clone(first), events: 1, last: first_number };
+        let mut joined = Vec::new();
+        while let Some((number, frame)) =
+            frames.next_if(|(_, frame)| joined.len().max(first.len()) + frame.len() <= PIECE_BYTES)
+        {
+            if joined.is_empty() {
+                joined.extend_from_slice(first);
+            }
+            joined.extend_from_slice(frame);
+            (batch.events, batch.last) = (batch.events + 1, number);
+        }
+        if !joined.is_empty() {
+            batch.bytes = Frame::from(joined);
+        }
+        if frames.peek().is_none() {
+            batch.last = last;
+        }
+        Some(batch)
     }
 
     /// Whether so much is new that the ring might lose some before the next tick.
     fn is_pressing(&self) -> bool {
         let new = |stream: Stream| self.ring.last() - self.listeners[stream as usize].sent;
         let most = Stream::ALL.into_iter().filter(|s| self.news[*s as usize]).map(new).max();
-        most.unwrap_or(0) >= self.ring.capacity() as u64 / 4
+        self.ring.is_much(most.unwrap_or(0), self.unsent_bytes)
     }
-}
-
-/// Events in one piece; none if there are none.
-pub(super) fn batch(frames: &[Frame], last: u64) -> Option<Batch> {
-    let bytes = match frames {
-        [] => return None,
-        [one] => Arc::clone(one),
-        several => Frame::from(several.concat()),
-    };
-    Some(Batch { bytes, events: frames.len(), last })
 }
 
 impl Shared {
@@ -83,7 +105,8 @@ impl Shared {
             }
         }
         if wanted {
-            core.ring.push(streams, |id| Frame::from((self.settings.encode)(id, at_ms, event)));
+            core.unsent_bytes +=
+                core.ring.push(streams, |id| Frame::from((self.settings.encode)(id, at_ms, event)));
         } else if core.listeners.iter().all(|listeners| listeners.recorded_since().is_none()) {
             core.ring.clear();
         }
@@ -160,6 +183,7 @@ impl Shared {
         let _sending = lock(&self.sending);
         let mut core = lock(&self.core);
         let news = std::mem::take(&mut core.news);
+        core.unsent_bytes = 0;
         let streams = Stream::ALL.into_iter().filter(|stream| news[*stream as usize]);
         let deliveries: Vec<Delivery> = streams.filter_map(|stream| core.take_new(stream)).collect();
         drop(core);

@@ -100,6 +100,11 @@ impl Drop for Reader {
 }
 
 impl Reader {
+    /// Up to where both streams were read.
+    pub fn position(&self) -> [u64; 2] {
+        self.at
+    }
+
     /// What there is to read, after waiting for it `time` at most. What of a batch is not taken comes
     /// again in the next one.
     pub fn read(&mut self, time: Duration) -> Batch<'_> {

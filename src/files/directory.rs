@@ -106,13 +106,13 @@ impl Root {
     }
 }
 
-fn is_listed(name: &CStr) -> bool {
+pub(super) fn is_listed(name: &CStr) -> bool {
     let name = name.to_bytes();
     !matches!(name, b"." | b"..") && !name.starts_with(HIDDEN_PREFIX)
 }
 
 impl Entry {
-    fn new(name: &OsStr, stat: &FileStat) -> Self {
+    pub(super) fn new(name: &OsStr, stat: &FileStat) -> Self {
         let seconds_ms = u64::try_from(stat.st_mtime).unwrap_or(0).saturating_mul(1000);
         Entry {
             name: name.to_string_lossy().into_owned(),

@@ -40,6 +40,26 @@ pub enum FileError {
     PreconditionFailed(String),
     /// The file system allows no name or path that long.
     NameTooLong(String),
+    /// The body is no whole archive; the text says what is wrong with it.
+    #[cfg(feature = "archive")]
+    ArchiveInvalid(String),
+    /// A member of the archive cannot be taken; nothing of the archive is.
+    #[cfg(feature = "archive")]
+    MemberRefused {
+        /// Its name, as it stands there.
+        member: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The archive holds more files and directories than allowed, or their names are too long together.
+    #[cfg(feature = "archive")]
+    TooManyMembers {
+        /// The most files and directories of one archive.
+        limit: usize,
+    },
+    /// As many archives as can be are being taken now.
+    #[cfg(feature = "archive")]
+    Busy,
     /// The body could not be read to its announced end: the reader's own error.
     Body(io::Error),
     /// Anything else the kernel reports.
@@ -68,6 +88,14 @@ impl FileError {
             FileError::Denied(_) => "denied",
             FileError::PreconditionFailed(_) => "precondition_failed",
             FileError::NameTooLong(_) => "name_too_long",
+            #[cfg(feature = "archive")]
+            FileError::ArchiveInvalid(_) => "archive_invalid",
+            #[cfg(feature = "archive")]
+            FileError::MemberRefused { .. } => "member_refused",
+            #[cfg(feature = "archive")]
+            FileError::TooManyMembers { .. } => "too_many_members",
+            #[cfg(feature = "archive")]
+            FileError::Busy => "busy",
             FileError::Body(_) => "body_incomplete",
             FileError::Io { .. } => "io",
         }
@@ -116,6 +144,17 @@ impl fmt::Display for FileError {
             FileError::Denied(path) => write!(f, "{path}: permission denied"),
             FileError::PreconditionFailed(path) => write!(f, "{path}: is not the version in If-Match"),
             FileError::NameTooLong(path) => write!(f, "{path}: the name is too long"),
+            #[cfg(feature = "archive")]
+            FileError::ArchiveInvalid(problem) => write!(f, "the archive is refused: {problem}"),
+            #[cfg(feature = "archive")]
+            FileError::MemberRefused { member, problem } => write!(f, "the member {member}: {problem}"),
+            #[cfg(feature = "archive")]
+            FileError::TooManyMembers { limit } => write!(
+                f,
+                "the archive has more than {limit} files and directories, or their names are too long together"
+            ),
+            #[cfg(feature = "archive")]
+            FileError::Busy => f.write_str("other archives are being taken; try again"),
             FileError::Body(source) => write!(f, "the body did not arrive whole: {source}"),
             FileError::Io { path, source } => write!(f, "{path}: {source}"),
         }

@@ -21,7 +21,7 @@ pub const MAX_DEPTH: usize = 64;
 ///
 /// Holds no `.`, `..`, empty name, NUL or backslash, and neither starts nor ends with `/`.
 /// The bytes need not be UTF-8.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelativePath {
     joined: Vec<u8>,
 }
@@ -62,21 +62,46 @@ impl RelativePath {
     /// # Errors
     /// [`FileError::PathInvalid`] with the rule it breaks.
     pub fn of_text(text: &str) -> Result<Self, FileError> {
-        if text.starts_with('/') {
+        let mut path = Self::root();
+        path.descend(text.as_bytes(), check)?;
+        Ok(path)
+    }
+
+    /// What a member of an archive that goes to `self` is called below the root; its name may be told
+    /// as `./a//b/`, and keeps the rules of a name from a URL otherwise.
+    ///
+    /// # Errors
+    /// [`FileError::PathInvalid`] with the rule it breaks.
+    #[cfg(feature = "archive")]
+    pub(super) fn join(&self, member: &[u8]) -> Result<Self, FileError> {
+        let mut path = self.clone();
+        path.descend(member, |name| check(name).and_then(|()| check_further_layers(name)))?;
+        Ok(path)
+    }
+
+    /// Goes down `text`, in which nothing is encoded; a name `.` and repeated slashes lead nowhere
+    /// further.
+    fn descend(
+        &mut self,
+        text: &[u8],
+        check: impl Fn(&[u8]) -> Result<(), FileError>,
+    ) -> Result<(), FileError> {
+        if text.first() == Some(&b'/') {
             return Err(FileError::PathInvalid("the path is absolute"));
         }
-        let mut path = Self::root();
-        for (depth, name) in text.split('/').filter(|name| !matches!(*name, "" | ".")).enumerate() {
-            if depth == MAX_DEPTH {
+        let above = self.names().count();
+        let names = text.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
+        for (depth, name) in names.enumerate() {
+            if above + depth == MAX_DEPTH {
                 return Err(FileError::PathInvalid("the path is too deep"));
             }
-            check(name.as_bytes())?;
-            path.push(OsStr::new(name));
+            check(name)?;
+            self.push(OsStr::from_bytes(name));
         }
-        if path.joined.len() > MAX_PATH_BYTES {
+        if self.joined.len() > MAX_PATH_BYTES {
             return Err(FileError::PathInvalid("the path is too long"));
         }
-        Ok(path)
+        Ok(())
     }
 
     fn parse(raw: &[u8]) -> Result<Self, FileError> {

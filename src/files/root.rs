@@ -53,6 +53,8 @@ pub struct Root {
     /// Guards no data of ours. Taken before the lock in `tags`.
     pub(super) publishing: Mutex<()>,
     pub(super) tags: TagCache,
+    #[cfg(feature = "archive")]
+    pub(super) in_use: super::archive::InUse,
 }
 
 impl Root {
@@ -82,6 +84,8 @@ impl Root {
             owner: None,
             publishing: Mutex::new(()),
             tags: TagCache::default(),
+            #[cfg(feature = "archive")]
+            in_use: super::archive::InUse::default(),
         })
     }
 
@@ -154,7 +158,10 @@ impl Root {
         for name in path.names() {
             here.push(name);
             directory = match self.open_beneath(&here, DIRECTORY) {
-                Err(Errno::ENOENT) => self.create_directory(&directory, name, &here),
+                Err(Errno::ENOENT) => self.create_directory(&directory, name, &here).and_then(|made| {
+                    sync_directory(directory.as_fd())?;
+                    Ok(made)
+                }),
                 result => result,
             }
             .map_err(|errno| FileError::from_errno(errno, &here))?;
@@ -162,7 +169,13 @@ impl Root {
         Ok(directory)
     }
 
-    fn create_directory(&self, above: &OwnedFd, name: &OsStr, path: &RelativePath) -> Result<OwnedFd, Errno> {
+    /// Makes one directory, which the caller syncs into the one above.
+    pub(super) fn create_directory(
+        &self,
+        above: &OwnedFd,
+        name: &OsStr,
+        path: &RelativePath,
+    ) -> Result<OwnedFd, Errno> {
         match mkdirat(above, name, Mode::from_bits_truncate(0o777)) {
             Ok(()) => {}
             // Somebody was faster, or a dangling link has that name.
@@ -177,7 +190,6 @@ impl Root {
                 give(made.as_fd(), owner)?;
             }
         }
-        sync_directory(above.as_fd())?;
         Ok(made)
     }
 }

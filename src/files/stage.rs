@@ -5,6 +5,7 @@ use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -47,10 +48,10 @@ enum Place<'root> {
 
 impl<'root> Staged<'root> {
     /// Starts a file on the file system that holds `directory`.
-    pub(super) fn create(root: &'root Root, directory: &OwnedFd) -> Result<Self, Errno> {
+    pub(super) fn create(root: &'root Root, directory: &Rc<OwnedFd>) -> Result<Self, Errno> {
         if let Some(descriptors) = &root.descriptors {
             let flags = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-            match openat(directory, ".", flags, DEFAULT_MODE) {
+            match openat(&**directory, ".", flags, DEFAULT_MODE) {
                 Ok(file) => {
                     return Ok(Staged { file: file.into(), place: Place::Unnamed { descriptors } });
                 }
@@ -61,18 +62,34 @@ impl<'root> Staged<'root> {
         }
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let (file, hidden) =
-            HiddenName::take(directory, |name| openat(directory, name, flags, DEFAULT_MODE))?;
+            HiddenName::take(directory, |name| openat(&**directory, name, flags, DEFAULT_MODE))?;
         Ok(Staged { file: file.into(), place: Place::Hidden(hidden) })
     }
 
-    /// Gives the file its name, in one step, replacing whatever non-directory has it; `true` if the
-    /// name is new. The caller syncs the file before and the directory after.
-    pub(super) fn publish(self, directory: &OwnedFd, name: &OsStr) -> Result<bool, Errno> {
+    /// Puts the file aside under a hidden name in `directory`, without a descriptor.
+    #[cfg(feature = "archive")]
+    pub(super) fn put_aside(self, directory: &Rc<OwnedFd>) -> Result<HiddenName, Errno> {
         match self.place {
             Place::Unnamed { descriptors } => {
                 let number = self.file.as_raw_fd().to_string();
                 let link = |name: &OsStr| {
-                    linkat(descriptors, number.as_str(), directory, name, AtFlags::AT_SYMLINK_FOLLOW)
+                    let follow = AtFlags::AT_SYMLINK_FOLLOW;
+                    linkat(descriptors, number.as_str(), &**directory, name, follow)
+                };
+                HiddenName::take(directory, link).map(|((), hidden)| hidden)
+            }
+            Place::Hidden(hidden) => Ok(hidden),
+        }
+    }
+
+    /// Gives the file its name, in one step, replacing whatever non-directory has it; `true` if the
+    /// name is new. The caller syncs the file before and the directory after.
+    pub(super) fn publish(self, directory: &Rc<OwnedFd>, name: &OsStr) -> Result<bool, Errno> {
+        match self.place {
+            Place::Unnamed { descriptors } => {
+                let number = self.file.as_raw_fd().to_string();
+                let link = |name: &OsStr| {
+                    linkat(descriptors, number.as_str(), &**directory, name, AtFlags::AT_SYMLINK_FOLLOW)
                 };
                 match link(name) {
                     Err(Errno::EEXIST) => {}
@@ -93,35 +110,25 @@ impl<'root> Staged<'root> {
 
 /// A hidden name that exists; dropping it removes it.
 #[derive(Debug)]
-struct HiddenName {
-    directory: OwnedFd,
+pub(super) struct HiddenName {
+    directory: Rc<OwnedFd>,
     name: OsString,
     renamed: bool,
 }
 
 impl HiddenName {
     /// Finds a free name, `make` being what takes it.
-    fn take<T>(
-        directory: &OwnedFd,
+    pub(super) fn take<T>(
+        directory: &Rc<OwnedFd>,
         make: impl Fn(&OsStr) -> Result<T, Errno>,
     ) -> Result<(T, HiddenName), Errno> {
-        let holder = directory.try_clone().map_err(|error| {
-            // `dup(2)` always says why.
-            Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EMFILE))
-        })?;
-        let mut attempts = 0;
-        loop {
-            let name = next_name();
-            match make(&name) {
-                Ok(made) => return Ok((made, HiddenName { directory: holder, name, renamed: false })),
-                Err(Errno::EEXIST) if attempts < NAME_ATTEMPTS => attempts += 1,
-                Err(errno) => return Err(errno),
-            }
-        }
+        let (made, name) = take_name(make)?;
+        Ok((made, HiddenName { directory: Rc::clone(directory), name, renamed: false }))
     }
 
-    fn rename(mut self, directory: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
-        renameat(&self.directory, self.name.as_os_str(), directory, name)?;
+    /// Gives the file this name in its place, replacing whatever non-directory has it.
+    pub(super) fn rename(mut self, directory: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
+        renameat(&*self.directory, self.name.as_os_str(), directory, name)?;
         self.renamed = true;
         Ok(())
     }
@@ -132,6 +139,19 @@ impl Drop for HiddenName {
         if !self.renamed {
             // If even this fails, the sweep at the next start finds it.
             let _ = remove(self.directory.as_fd(), &self.name);
+        }
+    }
+}
+
+/// Finds a free hidden name, `make` being what takes it; nobody removes it by itself.
+pub(super) fn take_name<T>(make: impl Fn(&OsStr) -> Result<T, Errno>) -> Result<(T, OsString), Errno> {
+    let mut attempts = 0;
+    loop {
+        let name = next_name();
+        match make(&name) {
+            Ok(made) => return Ok((made, name)),
+            Err(Errno::EEXIST) if attempts < NAME_ATTEMPTS => attempts += 1,
+            Err(errno) => return Err(errno),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Operations on real files, with every fallback forced in turn.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+#[cfg(feature = "archive")]
+mod archives;
 mod hostile;
 mod limits;
 mod publishing;

@@ -5,6 +5,7 @@ use std::fs::{File, Permissions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag};
@@ -83,10 +84,10 @@ impl Root {
         }
         self.check_precondition(path, options.if_match.as_ref())?;
 
-        let staged = Staged::create(self, &staging).map_err(failed)?;
+        let staged = Staged::create(self, &Rc::new(staging)).map_err(failed)?;
         let (bytes, digest) = copy(body, &staged.file, path, options)?;
 
-        let directory = self.create_directories(&parent)?;
+        let directory = Rc::new(self.create_directories(&parent)?);
         let old = replaced(&directory, name, path)?;
         self.dress(&staged.file, options.mode, old.as_ref()).map_err(|e| FileError::from_io(e, path))?;
         staged.file.sync_all().map_err(|e| FileError::from_io(e, path))?;
@@ -127,7 +128,7 @@ impl Root {
 
     /// Sets permissions and owner. Permissions first: the new owner's file may no longer be ours to
     /// change.
-    fn dress(&self, file: &File, mode: Option<u32>, old: Option<&FileStat>) -> io::Result<()> {
+    pub(super) fn dress(&self, file: &File, mode: Option<u32>, old: Option<&FileStat>) -> io::Result<()> {
         // A link's own bits are always 0777 and mean nothing.
         let inherited = old.filter(|old| file_type(old) == SFlag::S_IFREG).map(|old| old.st_mode);
         if let Some(mode) = mode.or(inherited) {
@@ -141,7 +142,11 @@ impl Root {
 }
 
 /// What an upload would replace: nothing, a file or a link. Anything else is refused.
-fn replaced(directory: &OwnedFd, name: &OsStr, path: &RelativePath) -> Result<Option<FileStat>, FileError> {
+pub(super) fn replaced(
+    directory: &OwnedFd,
+    name: &OsStr,
+    path: &RelativePath,
+) -> Result<Option<FileStat>, FileError> {
     match lstat(directory.as_fd(), name) {
         Err(Errno::ENOENT) => Ok(None),
         Err(errno) => Err(FileError::from_errno(errno, path)),

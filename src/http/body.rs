@@ -21,6 +21,8 @@ pub enum BodyError {
     TooLarge,
     /// The client sent slower than the minimum rate.
     TooSlow,
+    /// Others' bodies take all the memory there is for them.
+    NoRoom,
 }
 
 impl BodyError {
@@ -37,6 +39,7 @@ impl fmt::Display for BodyError {
             BodyError::Malformed(what) => what,
             BodyError::TooLarge => "the request body is too large",
             BodyError::TooSlow => "the request body came too slowly",
+            BodyError::NoRoom => "too many request bodies are in memory",
         })
     }
 }
@@ -155,6 +158,7 @@ impl BodyReader<'_> {
             Some(left) => self.state.allowance = left,
             None => return Err(BodyError::TooLarge.into()),
         }
+        self.seat.meter().received(n);
         Ok(n)
     }
 

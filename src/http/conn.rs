@@ -68,6 +68,10 @@ pub(super) struct Hold {
     pub(super) since: Option<Instant>,
     /// How it was sent to the wrapped server in vain.
     pub(super) attempts: Attempts,
+    /// When it was first served.
+    pub(super) began: Option<Instant>,
+    /// The number of its id, if that is one of ours.
+    pub(super) number: Option<u64>,
 }
 
 /// What a connection's buffer begins with.

@@ -5,6 +5,7 @@ use super::door::Return;
 use super::error::HttpError;
 use super::head::HeadError;
 use super::limits::{HELD_BYTES, LINGER_TIME, UNFINISHED_HEADS_BYTES};
+use super::meter::Class;
 use super::pool::{Pool, Shared};
 use super::waiting::{Phase, Waiting, WaitingRoom};
 use super::weight::Weight;
@@ -287,6 +288,7 @@ impl Doorman {
 
     /// Writes an error without waiting for the client to read it, and closes.
     pub(super) fn refuse(&mut self, conn: Conn, error: &HttpError) {
+        self.shared.stats.classes[Class::Unread as usize].count(error.status, Duration::ZERO);
         let bytes = error.response().to_final_bytes();
         // A few hundred bytes fit into any socket's empty send buffer.
         let _ = conn.stream.set_nonblocking(true);

@@ -4,8 +4,10 @@ use super::buffer::Buffer;
 use super::conn::{Attempts, Conn, Role};
 use super::error::HttpError;
 use super::head::{Head, Method, Version};
-use super::limits::Limits;
+use super::limits::{Limits, SMALL_BYTES};
+use super::meter::{Class, Record};
 use super::rate::MinimumRate;
+use super::request_id::{self, OwnId, REQUEST_ID};
 use super::response::{Body, CopyError, Delimiter, Progress, Response, ResponseWriter, field, status_line};
 use super::seat::Seat;
 use crate::base::stop::StopToken;
@@ -39,6 +41,11 @@ pub trait Service: Send + Sync + 'static {
 
     /// Whether held requests may be tried again.
     fn can_resume(&self) -> bool;
+
+    /// A request is over.
+    fn served(&self, record: &Record<'_>) {
+        let _ = record;
+    }
 }
 
 /// Buffers a worker uses for one request after another.
@@ -51,6 +58,8 @@ pub(super) struct Scratch {
 /// A request being answered.
 pub struct Exchange<'c> {
     head: Head,
+    /// The request's id, unless its head has one.
+    id: OwnId,
     conn: &'c mut Conn,
     seat: &'c Seat,
     limits: &'c Limits,
@@ -78,12 +87,26 @@ impl<'c> Exchange<'c> {
     ) -> Exchange<'c> {
         let body = BodyState::of(&head, limits.min_rate);
         let close = stopping.is_set() || !head.keep_alive();
-        Exchange { head, conn, seat, limits, scratch, body, progress: Progress::None, close, stopping }
+        let id = match head.request_id() {
+            Some(_) => OwnId::default(),
+            None => request_id::own(*conn.hold.number.get_or_insert_with(request_id::next)),
+        };
+        Exchange { head, id, conn, seat, limits, scratch, body, progress: Progress::None, close, stopping }
     }
 
     /// The request's head.
     pub fn head(&self) -> &Head {
         &self.head
+    }
+
+    /// The request's id: the client's own, if that is a sane one, else one of ours.
+    pub fn request_id(&self) -> &[u8] {
+        self.head.request_id().unwrap_or(&self.id)
+    }
+
+    /// Says what the request is about.
+    pub fn set_class(&self, class: Class) {
+        self.seat.meter().set_class(class);
     }
 
     /// The client's address.
@@ -156,6 +179,24 @@ impl<'c> Exchange<'c> {
         BodyReader { watch: Some(watch), ..self.body() }
     }
 
+    /// The request's body in memory, as a whole: of this many bytes at most.
+    ///
+    /// # Errors
+    /// [`BodyError`]; also when so much of others is in memory that there is no room.
+    pub fn whole_body(&mut self, bytes: u64) -> Result<Vec<u8>, BodyError> {
+        self.limit_body(bytes)?;
+        let seat = self.seat;
+        let mut whole = Vec::new();
+        loop {
+            let piece = self.body().take(SMALL_BYTES as u64).read_to_end(&mut whole);
+            match piece.map_err(|error| BodyError::of(&error).unwrap_or(BodyError::Incomplete))? {
+                0 => return Ok(whole),
+                read if !seat.keep(read) => return Err(BodyError::NoRoom),
+                _ => {}
+            }
+        }
+    }
+
     /// Whether nothing of a response was sent.
     pub fn is_unanswered(&self) -> bool {
         self.progress == Progress::None
@@ -174,8 +215,9 @@ impl<'c> Exchange<'c> {
     /// Begins a response; fields follow, then the body.
     pub fn begin(&mut self, status: u16) -> ResponseHeadWriter<'_, 'c> {
         self.scratch.out.clear();
+        self.seat.meter().answered(status);
         status_line(&mut self.scratch.out, status);
-        ResponseHeadWriter { exchange: self, status }
+        ResponseHeadWriter { exchange: self, status, has_id: false }
     }
 
     /// Sends a complete response.
@@ -183,6 +225,12 @@ impl<'c> Exchange<'c> {
     /// # Errors
     /// The client is gone or too slow, or a file body could not be read.
     pub fn respond(&mut self, response: Response) -> io::Result<()> {
+        if let Body::Bytes(bytes) = &response.body
+            && bytes.len() > SMALL_BYTES
+        {
+            // It is there already. If it goes slowly, it is the one that is cut.
+            let _ = self.seat.keep(bytes.len());
+        }
         // A 304 tells no length of its own: it would be taken for that of the 200 it stands for.
         let length = (response.status != 304).then(|| response.length());
         let mut head = self.begin(response.status);
@@ -197,6 +245,13 @@ impl<'c> Exchange<'c> {
             Body::File(file, length) => writer.copy(&mut file.take(length)).map_err(CopyError::into_io)?,
         }
         writer.finish()
+    }
+
+    /// Counts the request, which is over but for the rest of its body.
+    pub(super) fn record(&self) -> Record<'_> {
+        let began = self.conn.hold.began.unwrap_or_else(|| self.seat.began());
+        let from = (self.conn.peer, self.conn.role);
+        self.seat.meter().end(Some((&self.head, self.request_id())), from, began.elapsed())
     }
 
     /// After the service: drains the body and tells whether the connection can carry another request.
@@ -225,18 +280,22 @@ impl<'c> Exchange<'c> {
 pub struct ResponseHeadWriter<'e, 'c> {
     exchange: &'e mut Exchange<'c>,
     status: u16,
+    /// The wrapped server has an id of its own for the request.
+    has_id: bool,
 }
 
 impl<'e> ResponseHeadWriter<'e, '_> {
     /// Adds a field. Fields that frame the message are not the caller's to add.
     pub fn field(&mut self, name: &[u8], value: &[u8]) {
+        self.has_id |= name.eq_ignore_ascii_case(REQUEST_ID.as_bytes());
         field(&mut self.exchange.scratch.out, name, value);
     }
 
     /// Ends the head and opens the body: of this length, or of a length its end will tell. Nothing is
     /// written until the first piece of body, a flush or the finish.
     pub fn body(self, length: Option<u64>) -> ResponseWriter<'e> {
-        let Exchange { head, conn, seat, limits, scratch, body, progress, close, stopping } = self.exchange;
+        let Exchange { head, id, conn, seat, limits, scratch, body, progress, close, stopping } =
+            self.exchange;
         let bodiless = head.method() == Method::Head || matches!(self.status, 204 | 304);
         let delimiter = match length {
             _ if bodiless => Delimiter::None,
@@ -253,6 +312,9 @@ impl<'e> ResponseHeadWriter<'e, '_> {
             }
             (Delimiter::Chunks, _) => field(out, b"transfer-encoding", b"chunked"),
             _ => {}
+        }
+        if !self.has_id {
+            field(out, REQUEST_ID.as_bytes(), head.request_id().unwrap_or(id));
         }
         if *close {
             field(out, b"connection", b"close");

@@ -1,9 +1,11 @@
 //! The request for a WebSocket (RFC 6455 section 4.2.1). Pure.
-use super::head::{Head, list_elements};
+use super::head::{Head, Method, list_elements};
 
 /// Why a request is no WebSocket handshake (RFC 6455 section 4.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoHandshake {
+    /// It is no GET.
+    Method,
     /// `Connection` does not list `upgrade`.
     Connection,
     /// `Upgrade` is not `websocket`.
@@ -21,6 +23,9 @@ pub enum NoHandshake {
 /// # Errors
 /// The request is none.
 pub fn handshake_key(head: &Head) -> Result<Vec<u8>, NoHandshake> {
+    if head.method() != Method::Get {
+        return Err(NoHandshake::Method);
+    }
     let lists = |name: &str, element: &[u8]| {
         head.get_all(name).flat_map(list_elements).any(|found| found.eq_ignore_ascii_case(element))
     };
@@ -72,5 +77,7 @@ mod tests {
         ] {
             assert_eq!(handshake_key(&head(&fields)), Err(why), "{fields}");
         }
+        let bytes = format!("HEAD / HTTP/1.1\r\nHost: h\r\n{upgrade}{version}{key}\r\n").into_bytes();
+        assert_eq!(handshake_key(&Head::parse(bytes).unwrap()), Err(NoHandshake::Method));
     }
 }

@@ -184,6 +184,11 @@ impl Head {
         self.parsed.fields.iter().map(|f| (&self.bytes[f.name.clone()], &self.bytes[f.value.clone()]))
     }
 
+    /// The client's own id for the request, if it is a sane one.
+    pub(super) fn request_id(&self) -> Option<&[u8]> {
+        self.parsed.request_id.clone().map(|id| &self.bytes[id])
+    }
+
     /// Every value of a field, in order.
     pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         self.fields().filter(move |(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)

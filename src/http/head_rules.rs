@@ -4,6 +4,7 @@
 //! can be a second request in disguise.
 use super::head::{Framing, HeadError, Method, Version, list_elements};
 use super::limits::{HEADER_FIELDS, TARGET_BYTES};
+use super::request_id::{REQUEST_ID, is_sane};
 use std::ops::Range;
 
 /// Where a field's name and value stand in the head.
@@ -28,6 +29,8 @@ pub(super) struct Parsed {
     pub(super) keep_alive: bool,
     pub(super) expect_continue: bool,
     pub(super) upgrade: bool,
+    /// The client's id for the request, if it is a sane one and the only one.
+    pub(super) request_id: Option<Range<usize>>,
 }
 
 impl Parsed {
@@ -63,6 +66,7 @@ impl Parsed {
             });
             meaning.note(header.name, header.value)?;
         }
+        let request_id = meaning.request_id.filter(|id| is_sane(id)).map(|id| range_in(bytes, id));
         let (target, authority) = split_target(known, range_in(bytes, target.as_bytes()), bytes)?;
         let framing = meaning.framing(version)?;
         meaning.check_host(version)?;
@@ -79,13 +83,14 @@ impl Parsed {
                 && version == Version::Http11
                 && !matches!(framing, Framing::None | Framing::Length(0)),
             upgrade: meaning.upgrade_listed && meaning.upgrade && version == Version::Http11,
+            request_id,
         })
     }
 }
 
 /// What the fields that steer the message say, gathered in one pass.
 #[derive(Default)]
-struct Meaning {
+struct Meaning<'h> {
     length: Option<u64>,
     chunked: bool,
     hosts: usize,
@@ -94,10 +99,12 @@ struct Meaning {
     expect: bool,
     upgrade: bool,
     upgrade_listed: bool,
+    /// Empty if there are several.
+    request_id: Option<&'h [u8]>,
 }
 
-impl Meaning {
-    fn note(&mut self, name: &str, value: &[u8]) -> Result<(), HeadError> {
+impl<'h> Meaning<'h> {
+    fn note(&mut self, name: &str, value: &'h [u8]) -> Result<(), HeadError> {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         match name.len() {
             4 if is("host") => {
@@ -133,6 +140,9 @@ impl Meaning {
                 self.expect = true;
             }
             7 if is("upgrade") => self.upgrade = true,
+            12 if is(REQUEST_ID) => {
+                self.request_id = Some(if self.request_id.is_none() { value } else { b"" });
+            }
             _ => {}
         }
         Ok(())

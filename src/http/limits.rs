@@ -19,6 +19,11 @@ pub const HEAVY_HEADS_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes that all buffers of bodies together may have beyond their first 4 KiB each; above: they stay
 /// small, and large bodies go in smaller pieces.
 pub const GROWN_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of all bodies that are in memory as a whole (a request's JSON on its way in, an answer on its way
+/// out); above: the slowest of those requests are cut, and where none can be, new bodies get 503.
+pub const WHOLE_BYTES: usize = 32 * 1024 * 1024;
+/// An answer of fewer bytes does not count towards that.
+pub const SMALL_BYTES: usize = 64 * 1024;
 /// Complete requests waiting for a thread of a pool; above: 503.
 pub const QUEUE: usize = 1024;
 /// Threads kept for control requests, whatever the relayed ones do.

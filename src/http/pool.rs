@@ -87,6 +87,7 @@ impl Pool {
     }
 
     /// Queues a connection with a complete head; gives it back when the queue is full.
+    #[allow(clippy::result_large_err, reason = "what is given back is the connection itself")]
     pub(super) fn submit(self: &Arc<Self>, conn: Conn) -> Result<(), Conn> {
         self.queue.try_send(conn).map_err(|full| full.into_inner())?;
         self.surplus.note(self.spare.fetch_sub(1, Ordering::AcqRel) - 1);
@@ -288,10 +289,19 @@ impl Worker {
 
     fn serve_request(&mut self, conn: &mut Conn) -> Next {
         self.seat.begin(&conn.stream);
-        self.shared.stats.requests.fetch_add(1, Ordering::Relaxed);
+        self.shared.stats.in_flight.fetch_add(1, Ordering::Relaxed);
+        let next = self.serve_head(conn);
+        self.shared.stats.in_flight.fetch_sub(1, Ordering::Relaxed);
+        next
+    }
+
+    fn serve_head(&mut self, conn: &mut Conn) -> Next {
         let head = match take_head(conn) {
             Ok(head) => head,
             Err(error) => {
+                let meter = self.seat.meter();
+                meter.answered(error.status);
+                self.shared.service.served(&meter.end(None, (conn.peer, conn.role), self.seat.age()));
                 let response = error.response().to_final_bytes();
                 // A client that does not even take this is not waited for.
                 let once =
@@ -313,19 +323,25 @@ impl Worker {
             Err(HttpError::internal())
         });
         match served {
-            Ok(Served::Gone) => return if exchange.is_cut() { Next::Cut } else { Next::Gone },
+            Ok(Served::Gone) => {
+                service.served(&exchange.record());
+                return if exchange.is_cut() { Next::Cut } else { Next::Gone };
+            }
             Ok(Served::Hold(time)) => {
                 exchange.put_back();
                 conn.hold.since.get_or_insert_with(Instant::now);
+                conn.hold.began.get_or_insert_with(|| self.seat.began());
                 return Next::Hold(time);
             }
             Ok(Served::Done) => {}
             Err(error) => {
                 if exchange.is_unanswered() && exchange.respond(error.response()).is_err() {
+                    service.served(&exchange.record());
                     return Next::Gone;
                 }
             }
         }
+        service.served(&exchange.record());
         let answered = !exchange.is_unanswered();
         let cut = exchange.is_cut();
         let kept = exchange.conclude();

@@ -223,8 +223,8 @@ impl ResponseWriter<'_> {
     /// The client is gone or too slow, or more is written than the length that was announced.
     pub fn write(&mut self, data: &[u8]) -> io::Result<()> {
         match &mut self.delimiter {
-            _ if data.is_empty() => Ok(()),
-            Delimiter::None => Ok(()),
+            _ if data.is_empty() => return Ok(()),
+            Delimiter::None => return Ok(()),
             Delimiter::Length(left) => {
                 *left = left
                     .checked_sub(data.len() as u64)
@@ -236,7 +236,9 @@ impl ResponseWriter<'_> {
                 let _ = write!(self.pending, "{:x}\r\n", data.len());
                 self.put(data, b"\r\n")
             }
-        }
+        }?;
+        self.seat.meter().sent(data.len());
+        Ok(())
     }
 
     /// Writes what is pending (a head without a body yet), so that the client sees it now.
@@ -332,6 +334,7 @@ impl ResponseWriter<'_> {
                     }
                     Err(errno) => return Err(CopyError::Write(errno.into())),
                 };
+                self.seat.meter().sent(sent);
                 tick = step(self.seat, &mut self.rate, sent, start.elapsed()).map_err(CopyError::Write)?;
                 continue;
             }

@@ -1,7 +1,8 @@
 //! Who occupies a thread: a request that lasts gives up its place in the pool and is counted as a
 //! stream instead, so that slow peers can never use the pool up.
 use super::error::HttpError;
-use super::limits::{CROWD_TICK, STREAM_AFTER, STREAM_TICK, WAITED};
+use super::limits::{CROWD_TICK, STREAM_AFTER, STREAM_TICK, WAITED, WHOLE_BYTES};
+use super::meter::{Counted, Meter};
 use crate::base::lock::lock;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -20,8 +21,10 @@ pub struct Stats {
     pub accept_errors: AtomicU64,
     /// Connections refused or closed because of a bound.
     pub shed: AtomicU64,
-    /// Requests served.
-    pub requests: AtomicU64,
+    /// Requests that are over, by [`Class`](super::Class).
+    pub classes: [Counted; 3],
+    /// Requests being served now, those that wait in the hold aside.
+    pub in_flight: AtomicUsize,
     /// Requests whose handler panicked.
     pub panics: AtomicU64,
     /// Open connections now.
@@ -42,6 +45,8 @@ struct Stream {
     pace: Arc<Pace>,
     /// Not to be cut: it has been already and has not ended yet, or what it waits for has an end.
     spared: bool,
+    /// It has been cut and has not ended yet.
+    cut: bool,
 }
 
 /// How a request gets on, told by its thread.
@@ -50,6 +55,8 @@ struct Pace {
     moved: AtomicU64,
     /// What it waited for last was its client, not the wrapped server.
     for_client: AtomicBool,
+    /// Bytes of whole bodies it has in memory.
+    whole: AtomicUsize,
 }
 
 impl Stream {
@@ -61,6 +68,16 @@ impl Stream {
 
     fn waits_for_client(&self) -> bool {
         self.pace.for_client.load(Ordering::Relaxed)
+    }
+
+    fn whole(&self) -> usize {
+        self.pace.whole.load(Ordering::Relaxed)
+    }
+
+    /// From here on it counts as cut, and as that only once. Its socket is to be shut down.
+    fn cut(&mut self) -> Weak<TcpStream> {
+        (self.spared, self.cut) = (true, true);
+        self.socket.clone()
     }
 }
 
@@ -74,6 +91,8 @@ pub(super) struct Streams {
     for_clients: AtomicUsize,
     slow: Mutex<HashMap<u64, Stream>>,
     tunnels: Mutex<HashMap<u64, Weak<TcpStream>>>,
+    /// Bytes of whole bodies in memory, of all requests.
+    whole: AtomicUsize,
     stats: Arc<Stats>,
 }
 
@@ -85,6 +104,7 @@ impl Streams {
             for_clients: AtomicUsize::new(0),
             slow: Mutex::default(),
             tunnels: Mutex::default(),
+            whole: AtomicUsize::new(0),
             stats,
         }
     }
@@ -95,6 +115,8 @@ impl Streams {
         lock(&self.slow).insert(key, stream);
         self.stats.streams.fetch_add(1, Ordering::Relaxed);
         self.make_room(key);
+        // It may be the first that can be cut for its bytes.
+        self.make_memory();
         key
     }
 
@@ -118,12 +140,36 @@ impl Streams {
             }
             let candidates = slow.iter_mut().filter(|(key, s)| !s.spared && **key != newcomer);
             let slowest = candidates.min_by_key(|(_, s)| (!s.waits_for_client(), s.rate(), s.since));
-            slowest.and_then(|(_, s)| {
-                s.spared = true;
-                s.socket.upgrade()
-            })
+            slowest.map(|(_, s)| s.cut())
         };
-        if let Some(socket) = victim {
+        self.shut_down(victim);
+    }
+
+    /// Where whole bodies take more memory than they may, the slowest requests that have some are cut until
+    /// the rest fits; false when it does not.
+    fn make_memory(&self) -> bool {
+        if self.whole.load(Ordering::Relaxed) <= WHOLE_BYTES {
+            return true;
+        }
+        let mut victims = Vec::new();
+        let fits = {
+            let mut slow = lock(&self.slow);
+            let going: usize = slow.values().filter(|s| s.cut).map(Stream::whole).sum();
+            let mut left = self.whole.load(Ordering::Relaxed).saturating_sub(going);
+            while left > WHOLE_BYTES {
+                let candidates = slow.values_mut().filter(|s| !s.spared && s.whole() > 0);
+                let Some(slowest) = candidates.min_by_key(|s| (s.rate(), s.since)) else { break };
+                left = left.saturating_sub(slowest.whole());
+                victims.push(slowest.cut());
+            }
+            left <= WHOLE_BYTES
+        };
+        self.shut_down(victims);
+        fits
+    }
+
+    fn shut_down(&self, victims: impl IntoIterator<Item = Weak<TcpStream>>) {
+        for socket in victims.into_iter().filter_map(|socket| socket.upgrade()) {
             self.stats.shed.fetch_add(1, Ordering::Relaxed);
             let _ = socket.shutdown(Shutdown::Both);
         }
@@ -180,6 +226,7 @@ struct Inner {
     began: Cell<Instant>,
     socket: RefCell<Weak<TcpStream>>,
     pace: Arc<Pace>,
+    meter: Meter,
 }
 
 /// A thread's place, in the pool or among the streams. Clones are the same seat; it stays on its thread.
@@ -194,6 +241,7 @@ impl std::fmt::Debug for Seat {
 
 impl Seat {
     pub(super) fn new(crew: Arc<dyn Crew>, streams: Arc<Streams>) -> Seat {
+        let meter = Meter::new(Arc::clone(&streams.stats));
         Seat(Rc::new(Inner {
             crew,
             streams,
@@ -201,6 +249,7 @@ impl Seat {
             began: Cell::new(Instant::now()),
             socket: RefCell::new(Weak::new()),
             pace: Arc::default(),
+            meter,
         }))
     }
 
@@ -210,6 +259,17 @@ impl Seat {
         *self.0.socket.borrow_mut() = Arc::downgrade(socket);
         self.0.pace.moved.store(0, Ordering::Relaxed);
         self.0.pace.for_client.store(false, Ordering::Relaxed);
+        self.0.meter.begin();
+    }
+
+    /// When the request began.
+    pub(super) fn began(&self) -> Instant {
+        self.0.began.get()
+    }
+
+    /// What is counted of the request.
+    pub fn meter(&self) -> &Meter {
+        &self.0.meter
     }
 
     /// How long the request has lasted.
@@ -263,6 +323,7 @@ impl Seat {
             since: inner.began.get(),
             pace: Arc::clone(&inner.pace),
             spared,
+            cut: false,
         };
         let waits = usize::from(stream.waits_for_client());
         inner.streams.for_clients.fetch_add(waits, Ordering::Relaxed);
@@ -315,10 +376,19 @@ impl Seat {
         self.0.pace.moved.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// The request has this much more of a whole body in memory until it is over; false when there is no
+    /// room for that, not even after slower ones were cut.
+    pub(super) fn keep(&self, bytes: usize) -> bool {
+        self.0.pace.whole.fetch_add(bytes, Ordering::Relaxed);
+        self.0.streams.whole.fetch_add(bytes, Ordering::Relaxed);
+        self.0.streams.make_memory()
+    }
+
     /// The request is over; false when the thread had become a stream's and is to ask for its place
     /// in the pool again.
     pub(super) fn end(&self) -> bool {
         let inner = &*self.0;
+        inner.streams.whole.fetch_sub(inner.pace.whole.swap(0, Ordering::Relaxed), Ordering::Relaxed);
         match inner.place.replace(Place::Pool) {
             Place::Pool => true,
             Place::Slow(key) => {
@@ -341,18 +411,33 @@ mod tests {
     use std::io::Read;
     use std::net::TcpListener;
 
-    /// Admits a stream that moved so many bytes; both ends of its connection, and its key.
-    fn admit(streams: &Streams, moved: u64, for_client: bool) -> (TcpStream, Arc<TcpStream>, u64) {
+    /// Both ends of a stream's connection, and its key.
+    type Admitted = (TcpStream, Arc<TcpStream>, u64);
+
+    /// Admits a stream that moved so many bytes.
+    fn admit(streams: &Streams, moved: u64, for_client: bool) -> Admitted {
+        admit_with(
+            streams,
+            Pace { moved: moved.into(), for_client: for_client.into(), ..Pace::default() },
+            false,
+        )
+    }
+
+    fn admit_with(streams: &Streams, pace: Pace, spared: bool) -> Admitted {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_nonblocking(true).unwrap();
         let socket = Arc::new(listener.accept().unwrap().0);
-        streams.for_clients.fetch_add(usize::from(for_client), Ordering::Relaxed);
+        streams
+            .for_clients
+            .fetch_add(usize::from(pace.for_client.load(Ordering::Relaxed)), Ordering::Relaxed);
+        streams.whole.fetch_add(pace.whole.load(Ordering::Relaxed), Ordering::Relaxed);
         let stream = Stream {
             socket: Arc::downgrade(&socket),
             since: Instant::now() - Duration::from_secs(1),
-            pace: Arc::new(Pace { moved: moved.into(), for_client: for_client.into() }),
-            spared: false,
+            pace: Arc::new(pace),
+            spared,
+            cut: false,
         };
         let key = streams.admit_slow(stream);
         (client, socket, key)
@@ -387,5 +472,30 @@ mod tests {
         assert_eq!(cut(&pairs), [false, false, true, true, false], "the newcomer makes no room itself");
         pairs.push(admit(&streams, 0, false));
         assert_eq!(cut(&pairs)[..2].iter().filter(|cut| **cut).count(), 1);
+    }
+
+    #[test]
+    fn whole_bodies_make_room_for_others() {
+        let streams = Streams::new(100, Arc::default());
+        let slow = |moved: u64, spared: bool, bytes: usize| {
+            let pace = Pace { moved: (moved << 32).into(), whole: bytes.into(), ..Pace::default() };
+            admit_with(&streams, pace, spared)
+        };
+        let half = WHOLE_BYTES / 2 - 1;
+        // The slowest has nothing in memory, the next may not be cut.
+        let crowd = [
+            slow(0, false, 0),
+            slow(1, true, half),
+            slow(3, false, half),
+            slow(2, false, half),
+            slow(4, false, 1),
+        ];
+        assert_eq!(cut(&crowd), [false, false, false, true, false]);
+        assert!(streams.make_memory(), "what is cut will be gone");
+        streams.whole.fetch_add(half, Ordering::Relaxed);
+        assert!(streams.make_memory());
+        assert_eq!(cut(&crowd), [false, false, true, true, false]);
+        streams.whole.fetch_add(half, Ordering::Relaxed);
+        assert!(!streams.make_memory(), "there is nobody left who would make enough");
     }
 }

@@ -2,6 +2,7 @@
 //! that are sent and received without ever waiting inside a call.
 use super::bell::Bell;
 use super::exchange::Exchange;
+use super::seat::Seat;
 use super::socket::close_with_reset;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -59,13 +60,16 @@ pub enum CloseReason {
 #[derive(Debug)]
 struct Wire {
     stream: Arc<TcpStream>,
+    seat: Seat,
     /// Bytes that the client's end has taken.
     sent: u64,
 }
 
 impl Read for Wire {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(recv(self.stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?)
+        let received = recv(self.stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?;
+        self.seat.meter().received(received);
+        Ok(received)
     }
 }
 
@@ -74,6 +78,7 @@ impl Write for Wire {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         let sent = send(self.stream.as_raw_fd(), bytes, flags)?;
         self.sent += sent as u64;
+        self.seat.meter().sent(sent);
         Ok(sent)
     }
 
@@ -106,12 +111,16 @@ impl WebSocket {
             derive_accept_key(key)
         );
         (&*stream).write_all(answer.as_bytes())?;
+        exchange.seat().meter().answered(101);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .write_buffer_size(WRITE_BYTES)
             .max_message_size(Some(MESSAGE_BYTES))
             .max_frame_size(Some(MESSAGE_BYTES));
-        let (wire, ahead) = (Wire { stream: Arc::clone(&stream), sent: 0 }, exchange.take_ahead());
+        let (wire, ahead) = (
+            Wire { stream: Arc::clone(&stream), seat: exchange.seat().clone(), sent: 0 },
+            exchange.take_ahead(),
+        );
         let inner = tungstenite::WebSocket::from_partially_read(wire, ahead, Role::Server, Some(config));
         Ok(WebSocket { inner, stream, pending: false, failed: false })
     }

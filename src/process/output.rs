@@ -9,8 +9,10 @@ use crossbeam_channel::{Receiver, bounded};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// How long after its process's end a pipe is read that somebody else still holds open.
+/// How long, after its process's end, a pipe is waited for that somebody else still holds open.
 pub(super) const DRAIN: Duration = Duration::from_millis(500);
+/// Bytes read then at most: more than the two pipes can hold, but not all that somebody else may write.
+const DRAIN_BYTES: usize = 2 << 20;
 const READ_BYTES: usize = 16 * 1024;
 
 /// One of a child's two output pipes.
@@ -58,10 +60,17 @@ impl Output {
     }
 
     /// Says that the process has ended, and waits until its last bytes have been handed on: up to
-    /// half a second if somebody else holds a pipe. The thread then ends by itself.
+    /// half a second if somebody else holds a pipe, or takes what he is handed too slowly. The thread then
+    /// ends by itself.
     pub fn finish(mut self) {
         self.ended = None;
         let _ = self.done.recv_timeout(DRAIN + DRAIN / 5);
+    }
+
+    /// The same, but for whoever takes what he is handed there is no limit.
+    pub fn finish_all(mut self) {
+        self.ended = None;
+        let _ = self.done.recv();
     }
 }
 
@@ -78,13 +87,16 @@ impl<R: Read + AsFd> Pipe<R> {
         Pipe { stream, reader: Some(reader), pass_through, lines: Lines::new(line_bytes) }
     }
 
-    /// Reads once what `poll` promised.
-    fn read(&mut self, buffer: &mut [u8], on_line: &mut impl FnMut(Stream, &str)) {
-        let Some(reader) = &mut self.reader else { return };
+    /// Reads once what `poll` promised; how many bytes that was.
+    fn read(&mut self, buffer: &mut [u8], on_line: &mut impl FnMut(Stream, &str)) -> usize {
+        let Some(reader) = &mut self.reader else { return 0 };
         let bytes = match reader.read(buffer) {
             Ok(count) if count > 0 => &buffer[..count],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
-            _ => return self.reader = None,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return 0,
+            _ => {
+                self.reader = None;
+                return 0;
+            }
         };
         if self.pass_through {
             // Our own stdout may be closed; the server goes on.
@@ -95,6 +107,7 @@ impl<R: Read + AsFd> Pipe<R> {
         }
         let stream = self.stream;
         self.lines.push(bytes, |line| on_line(stream, line));
+        bytes.len()
     }
 }
 
@@ -102,7 +115,8 @@ fn write(to: &mut impl Write, bytes: &[u8]) -> bool {
     to.write_all(bytes).and_then(|()| to.flush()).is_ok()
 }
 
-/// Until both pipes have ended, or the child has and [`DRAIN`] is over.
+/// Until both pipes have ended, or the child has and was waited for another [`DRAIN`]. The time that others
+/// take for its lines does not count: what it wrote before its end is handed on, however slowly.
 fn pump(
     out: &mut Pipe<ChildStdout>,
     err: &mut Pipe<ChildStderr>,
@@ -111,12 +125,15 @@ fn pump(
 ) {
     let mut buffer = vec![0; READ_BYTES];
     let mut ended = Some(ended);
-    let mut until: Option<Instant> = None;
+    // Once it has ended: how long its pipes are still waited for, and how much is read.
+    let mut rest: Option<(Duration, usize)> = None;
     while out.reader.is_some() || err.reader.is_some() {
-        let timeout = match until.map(|at| at.saturating_duration_since(Instant::now())) {
-            Some(Duration::ZERO) => return,
+        let timeout = match rest {
+            Some((Duration::ZERO, _) | (_, 0)) => return,
             // poll(2) counts whole milliseconds; round up, else the last one would spin.
-            Some(left) => PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::ZERO),
+            Some((left, _)) => {
+                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::ZERO)
+            }
             None => PollTimeout::NONE,
         };
         let sources = [
@@ -126,22 +143,26 @@ fn pump(
         ];
         let mut fds: Vec<_> =
             sources.iter().flatten().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+        let began = Instant::now();
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return log::error!("output can no longer be read: {error}"),
         }
+        let waited = began.elapsed();
         let mut ready = fds.iter().map(|fd| fd.any().unwrap_or(true));
         let [out_ready, err_ready, ended_now] =
             sources.map(|source| source.is_some() && ready.next() == Some(true));
-        if ended_now {
-            ended = None;
-            until = Some(Instant::now() + DRAIN);
-        }
+        let mut bytes = 0;
         if out_ready {
-            out.read(&mut buffer, on_line);
+            bytes += out.read(&mut buffer, on_line);
         }
         if err_ready {
-            err.read(&mut buffer, on_line);
+            bytes += err.read(&mut buffer, on_line);
+        }
+        rest = rest.map(|(time, room)| (time.saturating_sub(waited), room.saturating_sub(bytes)));
+        if ended_now {
+            ended = None;
+            rest = Some((DRAIN, DRAIN_BYTES));
         }
     }
 }

@@ -22,14 +22,14 @@ fn reap_one(shared: &Shared) -> bool {
     }
     let Ok(id) = libc::id_t::try_from(pid) else { return false };
     let exit = wait(libc::P_PID, id, 0).ok().flatten().map(|(_, exit)| exit);
-    let entry = table.collected(pid);
-    drop(table);
-    shared.reaped.notify_all();
-    if let Some(entry) = entry {
-        // The channel has room for the one message; an owner who left does not care. Without a
-        // status somebody broke the rule and waited for our child: say it was killed.
+    if let Some(entry) = table.collected(pid) {
+        // Still under the lock: whoever finds no such process in the table finds its status. The channel
+        // has room for the one message; an owner who left does not care. Without a status somebody broke
+        // the rule and waited for our child: say it was killed.
         let _ = entry.exit.try_send(exit.unwrap_or(Exit::Signal(libc::SIGKILL)));
     }
+    drop(table);
+    shared.reaped.notify_all();
     true
 }
 

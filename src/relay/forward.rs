@@ -212,7 +212,7 @@ impl Relay {
         *request.uri_mut() = target::uri(&client.authority, head.target()).map_err(|_| {
             Failure::Final(HttpError::new(400, "malformed_request", "the target is malformed"))
         })?;
-        *request.headers_mut() = headers::for_request(head, exchange.peer().ip());
+        *request.headers_mut() = headers::for_request(head, exchange.peer().ip(), exchange.request_id());
         let authorization = headers::mask_authorization(request.headers_mut());
         let has_body = head.has_body();
         match head.framing() {

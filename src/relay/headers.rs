@@ -1,5 +1,5 @@
 //! Which header fields pass from one side to the other. Pure.
-use crate::http::{Head, list_elements};
+use crate::http::{Head, REQUEST_ID, list_elements};
 use std::net::IpAddr;
 use ureq::http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
@@ -27,8 +27,8 @@ fn is_listed(name: &[u8], connection: &[&[u8]]) -> bool {
 }
 
 /// The fields of a request as the wrapped server is to see them: those of this hop taken out, the
-/// framing left to the caller, `X-Forwarded-*` added.
-pub(super) fn for_request(head: &Head, peer: IpAddr) -> HeaderMap {
+/// framing left to the caller, `X-Forwarded-*` added, one `X-Request-Id`.
+pub(super) fn for_request(head: &Head, peer: IpAddr, id: &[u8]) -> HeaderMap {
     let connection: Vec<&[u8]> = head.get_all("connection").collect();
     let mut forwarded_for = Vec::new();
     let (mut has_proto, mut has_host) = (false, false);
@@ -38,6 +38,9 @@ pub(super) fn for_request(head: &Head, peer: IpAddr) -> HeaderMap {
             continue;
         }
         if !connection.is_empty() && is_listed(name, &connection) {
+            continue;
+        }
+        if name.eq_ignore_ascii_case(REQUEST_ID.as_bytes()) {
             continue;
         }
         if name.eq_ignore_ascii_case(b"x-forwarded-for") {
@@ -60,6 +63,7 @@ pub(super) fn for_request(head: &Head, peer: IpAddr) -> HeaderMap {
         append(&mut map, b"x-forwarded-host", host);
     }
     append(&mut map, b"host", host);
+    append(&mut map, REQUEST_ID.as_bytes(), id);
     map
 }
 
@@ -106,7 +110,7 @@ mod tests {
 
     fn request(fields: &str) -> HeaderMap {
         let head = Head::parse(format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n").into_bytes()).unwrap();
-        for_request(&head, "192.0.2.7".parse().unwrap())
+        for_request(&head, "192.0.2.7".parse().unwrap(), b"id")
     }
 
     fn values(map: &HeaderMap, name: &str) -> Vec<String> {
@@ -150,7 +154,7 @@ mod tests {
     fn values_are_bytes() {
         let raw = [b"GET / HTTP/1.1\r\nHost: h\r\nX: caf".as_slice(), &[0xe9], b" \xc3\xa9\r\n\r\n"].concat();
         let head = Head::parse(raw).unwrap();
-        let map = for_request(&head, "127.0.0.1".parse().unwrap());
+        let map = for_request(&head, "127.0.0.1".parse().unwrap(), b"id");
         assert_eq!(map["x"].as_bytes(), b"caf\xe9 \xc3\xa9");
     }
 }

@@ -16,6 +16,8 @@ const ORPHAN_LOOK_MS: u16 = 1000;
 
 /// One way of a tunnel.
 struct Way<'s> {
+    /// Told of what was sent.
+    count: &'s dyn Fn(usize),
     from: &'s TcpStream,
     to: &'s TcpStream,
     /// Read and not yet sent.
@@ -30,8 +32,8 @@ struct Way<'s> {
 }
 
 impl<'s> Way<'s> {
-    fn new(from: &'s TcpStream, to: &'s TcpStream, pending: Vec<u8>) -> Way<'s> {
-        Way { from, to, pending, sent: 0, blocked: false, ended: false, closed: false }
+    fn new(count: &'s dyn Fn(usize), [from, to]: [&'s TcpStream; 2], pending: Vec<u8>) -> Way<'s> {
+        Way { count, from, to, pending, sent: 0, blocked: false, ended: false, closed: false }
     }
 
     fn wants_to_read(&self) -> bool {
@@ -101,7 +103,10 @@ impl<'s> Way<'s> {
 
     fn send(&self, bytes: &[u8]) -> nix::Result<usize> {
         match send(self.to.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
-            Ok(n) => Ok(n),
+            Ok(n) => {
+                (self.count)(n);
+                Ok(n)
+            }
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
             Err(errno) => Err(errno),
         }
@@ -126,8 +131,9 @@ pub(super) fn carry(
     [from_client, from_upstream]: [Vec<u8>; 2],
     orphaned: &dyn Fn() -> bool,
 ) -> io::Result<()> {
-    let mut up = Way::new(client, upstream, from_client);
-    let mut down = Way::new(upstream, client, from_upstream);
+    let (received, sent) = (|n| seat.meter().received(n), |n| seat.meter().sent(n));
+    let mut up = Way::new(&received, [client, upstream], from_client);
+    let mut down = Way::new(&sent, [upstream, client], from_upstream);
     let mut buffer = Buffer::default();
     while !(up.closed && down.closed || stopping.is_set()) {
         let timeout = match (up.closed || down.closed, buffer.is_grown()) {

@@ -41,6 +41,7 @@ pub(super) fn serve(
         return raw::pass_on(exchange, answer).map_err(|e| e.map_or(Failure::Gone, Failure::Final));
     }
     flight.leave();
+    exchange.seat().meter().answered(101);
     exchange.seat().become_tunnel().map_err(Failure::Final)?;
     let ahead = [exchange.take_ahead(), answer.into_bytes()];
     // How it ends is the two sides' affair; there is no answer to give any more.
@@ -103,7 +104,7 @@ fn request(exchange: &Exchange<'_>) -> Vec<u8> {
         out.extend_from_slice(value);
         out.extend_from_slice(b"\r\n");
     };
-    for (name, value) in &headers::for_request(head, exchange.peer().ip()) {
+    for (name, value) in &headers::for_request(head, exchange.peer().ip(), exchange.request_id()) {
         field(name.as_str().as_bytes(), value.as_bytes());
     }
     field(b"connection", b"Upgrade");

@@ -13,7 +13,7 @@ use super::line::{self, Said};
 use crate::base::lock::lock;
 use crate::base::random::uuid_v4;
 use crate::base::thread;
-use crate::events::{Action, Json};
+use crate::events::{Action, DEPTH, Json};
 use crate::process::{Exit, Output, Processes, Signal, Spawn, Spawned, Stdin, Stream, User};
 use serde_json::json;
 use std::ffi::OsString;
@@ -221,8 +221,10 @@ impl Agent {
             Said::ToolCall { id: call, tool, args } => asks.asked(execution, call, tool, args),
             Said::BadToolCall(call) => {
                 output("AGENT_OUTPUT");
-                let reason = "a tool call needs an id (letters, digits, - and _) and a toolName";
-                execution.say(line::decision(false, call.unwrap_or(Json::Null), Some(reason)));
+                let reason = format!(
+                    "a tool call needs an id (letters, digits, - and _) and a toolName, and is nested {DEPTH} deep at most"
+                );
+                execution.say(line::decision(false, call.unwrap_or(Json::Null), Some(&reason)));
             }
         }
     }

@@ -67,6 +67,11 @@ impl Book {
         true
     }
 
+    /// How many runs of a kind stand there, see [`History::count`].
+    pub(super) fn count(&self, kind: Kind, status: RunStatus) -> u64 {
+        lock(&self.history).count(kind, status)
+    }
+
     /// Begins another run; false if its id is taken.
     pub(super) fn begin(&self, id: &str, kind: Kind, first: &Action) -> bool {
         let mut history = lock(&self.history);
@@ -88,7 +93,7 @@ impl Book {
             && history.push(id, action)
             && let Some(journal) = &self.journal
         {
-            journal.append(id, action.clone());
+            journal.append(id, action.clone(), action.bytes());
         }
         self.bus.dispatch(action, Some(id));
     }

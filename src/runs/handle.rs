@@ -78,6 +78,18 @@ impl Runs {
         self.0.book.act(action);
     }
 
+    /// Whether the journal, if there is one, has room for much more.
+    pub fn has_room(&self) -> bool {
+        self.0.book.journal.as_ref().is_none_or(Journal::has_room)
+    }
+
+    /// Waits until it has, for who can.
+    pub fn wait_for_room(&self) {
+        if let Some(journal) = &self.0.book.journal {
+            journal.wait_for_room();
+        }
+    }
+
     /// A run of another kind than the agent's begins with its first action, whose payload is an object;
     /// it gets `executionId`. False if the id is no id, or taken. Never waits.
     pub fn begin(&self, id: &str, kind: Kind, first: Action) -> bool {
@@ -202,6 +214,17 @@ impl Runs {
     /// Whether the journal, if there is one, is written.
     pub fn is_well(&self) -> bool {
         self.0.book.journal.as_ref().is_none_or(Journal::is_well)
+    }
+
+    /// Runs of a kind that ended in that way since we started; those that run now, if that is `Running`.
+    pub fn count(&self, kind: Kind, status: RunStatus) -> u64 {
+        self.0.book.count(kind, status)
+    }
+
+    /// Runs the journal has sealed, all lives together, and bytes of its files, the logs of single runs
+    /// aside; none without a journal.
+    pub fn journal_size(&self) -> Option<(u64, u64)> {
+        self.0.book.journal.as_ref().map(Journal::size)
     }
 
     /// Ends the agent's run, with this long from SIGINT to SIGKILL, and lets none begin. What is pending

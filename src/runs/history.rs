@@ -27,7 +27,7 @@ impl Entry {
     }
 
     fn push(&mut self, action: &Action) {
-        let bytes = action.payload.as_ref().map_or(0, |payload| payload.text().len()) + action.kind.len();
+        let bytes = action.bytes();
         self.actions.push_back((self.record.action_count, action.clone(), bytes));
         self.record.action_count += 1;
         self.bytes += bytes;
@@ -45,12 +45,14 @@ pub(super) struct History {
     size: usize,
     running: Vec<Entry>,
     ended: [VecDeque<Entry>; 3],
+    /// How many ended in which way, by kind and status.
+    counts: [[u64; 5]; 3],
 }
 
 impl History {
     /// Remembers `size` ended runs of each kind.
     pub(super) fn new(size: usize) -> History {
-        History { size, running: Vec::new(), ended: Default::default() }
+        History { size, running: Vec::new(), ended: Default::default(), counts: Default::default() }
     }
 
     /// A run begins with its first action; false if there is one with this id.
@@ -99,10 +101,21 @@ impl History {
         entry.push(last);
         let record = &mut entry.record;
         (record.status, record.end_ms, record.error, record.seal) = (status, Some(last.at_ms), error, seal);
+        self.counts[record.kind as usize][status as usize] += 1;
         let ended = &mut self.ended[record.kind as usize];
         ended.push_back(entry);
         if ended.len() > self.size {
             ended.pop_front();
+        }
+    }
+
+    /// Runs of a kind that ended in that way since we started; those that run now, if that is `Running`.
+    pub(super) fn count(&self, kind: Kind, status: RunStatus) -> u64 {
+        match status {
+            RunStatus::Running => {
+                self.running.iter().filter(|entry| entry.record.kind == kind).count() as u64
+            }
+            status => self.counts[kind as usize][status as usize],
         }
     }
 

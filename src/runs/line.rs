@@ -23,12 +23,15 @@ pub(super) enum Said {
     Output,
 }
 
-/// Understands a line: a JSON object with a string `type` that is not one of ours is an action.
+/// Understands a line: a JSON object with a string `type` that is not one of ours is an action. One that is
+/// nested too deep to be kept is output, but for a tool call: somebody waits for the answer to that.
 pub(super) fn parse(line: &str) -> Said {
-    if !line.starts_with('{') {
+    if !line.trim_ascii_start().starts_with('{') {
         return Said::Output;
     }
-    let Ok(Json::Object(fields)) = Json::parse(line.as_bytes()) else { return Said::Output };
+    let Ok(json) = Json::parse(line.as_bytes()) else { return Said::Output };
+    let is_shallow = json.is_shallow();
+    let Json::Object(fields) = json else { return Said::Output };
     let mut kind = None;
     let mut payload = None;
     let mut more = Vec::new();
@@ -44,7 +47,12 @@ pub(super) fn parse(line: &str) -> Said {
     }
     let Some(kind) = kind else { return Said::Output };
     match kind.as_str() {
-        "AGENT_TOOL_CALL_REQUESTED" => tool_call(payload),
+        "AGENT_TOOL_CALL_REQUESTED" if is_shallow => tool_call(payload),
+        "AGENT_TOOL_CALL_REQUESTED" => {
+            let id = payload.as_ref().and_then(|payload| payload.get("id"));
+            Said::BadToolCall(id.filter(|id| id.is_shallow()).cloned())
+        }
+        _ if !is_shallow => Said::Output,
         "CUSTOM_EVENT" => Said::Custom(payload.unwrap_or(Json::Null)),
         _ => Said::Action(Action::of(Cow::Owned(kind), with(payload, more))),
     }
@@ -106,6 +114,7 @@ pub(super) fn decision(granted: bool, id: Json, reason: Option<&str>) -> String 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::events::DEPTH;
 
     #[test]
     fn only_objects_with_a_type_of_their_own_are_actions() {
@@ -118,7 +127,7 @@ mod tests {
             r#"{"type":7}"#,
             r#"{"type":""}"#,
             r#"{"type":"with space"}"#,
-            r#" {"type":"X"}"#,
+            &format!(r#"{{"type":"X","a":{}{}}}"#, "[".repeat(DEPTH), "]".repeat(DEPTH)),
             r#"{"type":"HITL_APPROVAL_GRANTED","payload":{"id":"a"}}"#,
             r#"{"type":"RUNTIME_EXECUTION_COMPLETED"}"#,
             r#"{"type":"SERVER_READY"}"#,
@@ -133,6 +142,7 @@ mod tests {
     fn what_else_an_action_has_goes_into_its_payload() {
         for (line, payload) in [
             (r#"{"type":"X"}"#, None),
+            (" \t{\"type\":\"X\"}\r", None),
             (r#"{"type":"X","payload":null}"#, Some("null")),
             (r#"{"type":"X","payload":[1],"a":1}"#, Some("[1]")),
             (r#"{"type":"X","a":1,"timestamp":5,"seq":9}"#, Some(r#"{"a":1}"#)),
@@ -158,6 +168,8 @@ mod tests {
             call(r#"{"id":"1","toolName":"write","args":{"path":"x"}}"#),
             Said::ToolCall { id: "1".to_owned(), tool: "write".to_owned(), args }
         );
+        let nested = format!("{}{}", "[".repeat(DEPTH - 1), "]".repeat(DEPTH - 1));
+        let deep = format!(r#"{{"id":"d","toolName":"t","args":{nested}}}"#);
         for (payload, id) in [
             ("{}", None),
             (r#"{"id":"a/b","toolName":"t"}"#, Some(text("a/b"))),
@@ -165,6 +177,7 @@ mod tests {
             (r#"{"id":"a"}"#, Some(text("a"))),
             (r#"{"id":"a","toolName":""}"#, Some(text("a"))),
             ("null", None),
+            (&deep, Some(text("d"))),
         ] {
             assert_eq!(call(payload), Said::BadToolCall(id), "{payload}");
         }

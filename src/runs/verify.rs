@@ -2,14 +2,16 @@
 //! says is all written elsewhere, too, or follows from it, so that no byte can be another unseen.
 mod log;
 
-use super::digest::{Digest, NO_CHAIN, chain};
+use super::digest::{NO_CHAIN, chain};
 use super::journal::{Lines, Places, action_line, parse_approval, parse_record, record_line, state_line};
 use super::run::{Record, is_id};
 use crate::events::{Action, Json};
 use log::Log;
 use std::collections::HashMap;
 use std::fmt;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Problems after which no more are told.
@@ -57,11 +59,13 @@ pub fn verify(dir: &Path) -> io::Result<Verified> {
     Ok(check.found)
 }
 
-/// A line of `state.jsonl`.
+/// A line of `state.jsonl`. Its text is read again when it is needed: all of them are too much for memory.
 struct State {
     number: usize,
     at_ms: u64,
-    text: String,
+    /// Where the line is, in bytes.
+    place: u64,
+    length: usize,
     /// A finished run refers to it.
     used: bool,
 }
@@ -80,59 +84,70 @@ impl Check {
         self.found.problems.push(format!("{file}:{line}: {what}"));
     }
 
-    /// The lines of a file that are whole, with their numbers.
-    fn lines(&mut self, path: &Path, name: &str) -> io::Result<Vec<(usize, Vec<u8>)>> {
-        let mut lines = Vec::new();
+    /// Looks at each whole line of a file, with its number and where it begins.
+    fn each_line(
+        &mut self,
+        path: &Path,
+        name: &str,
+        mut look: impl FnMut(&mut Check, usize, u64, &[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut place = 0;
         for (at, line) in Lines::open(path)?.enumerate() {
             match line? {
-                (line, true) => lines.push((at + 1, line)),
+                (line, true) => {
+                    look(self, at + 1, place, &line)?;
+                    place += line.len() as u64 + 1;
+                }
                 (_, false) => self.problem(name, at + 1, "the line has no end; the next start cuts it"),
             }
         }
-        Ok(lines)
+        Ok(())
     }
 
     fn states(&mut self) -> io::Result<()> {
         let path = self.places.state();
-        for (number, line) in self.lines(&path, "state.jsonl")? {
-            match parse_state(&line) {
-                Some((id, state)) if !self.states.contains_key(&id) => {
-                    self.states.insert(id, State { number, ..state });
+        self.each_line(&path, "state.jsonl", |check, number, place, line| {
+            match parse_state(line) {
+                Some((id, at_ms, _)) if !check.states.contains_key(&id) => {
+                    let state = State { number, at_ms, place, length: line.len(), used: false };
+                    check.states.insert(id, state);
                 }
-                Some((id, _)) => self.problem("state.jsonl", number, &format!("a second state of {id}")),
-                None => self.problem("state.jsonl", number, "this is not what was written"),
+                Some((id, ..)) => {
+                    check.problem("state.jsonl", number, &format!("a second state of {id}"));
+                }
+                None => check.problem("state.jsonl", number, "this is not what was written"),
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn runs(&mut self) -> io::Result<()> {
         // After a line that does not fit, the next may fit what it says or what it should say.
         let mut heads = [NO_CHAIN.to_owned(), NO_CHAIN.to_owned()];
         let path = self.places.runs();
-        for (number, line) in self.lines(&path, "runs.jsonl")? {
-            let record = parse_record(&line).filter(|record| record_line(record).as_bytes() == line);
+        self.each_line(&path, "runs.jsonl", |check, number, _, line| {
+            let record = parse_record(line).filter(|record| record_line(record).as_bytes() == line);
             let Some(record) = record else {
-                self.problem("runs.jsonl", number, "this is not what was written");
-                continue;
+                check.problem("runs.jsonl", number, "this is not what was written");
+                return Ok(());
             };
             let Some(seal) = record.seal.clone() else {
-                self.begin(number, record);
-                continue;
+                check.begin(number, record);
+                return Ok(());
             };
             let chains = heads.clone().map(|head| chain(&head, &seal.digest));
             let linked = chains.contains(&seal.chain);
             if !linked {
-                self.problem("runs.jsonl", number, "the chain breaks here");
+                check.problem("runs.jsonl", number, "the chain breaks here");
             }
             let [expected, _] = chains;
             heads = [seal.chain.clone(), if linked { seal.chain.clone() } else { expected }];
-            self.found.head.clone_from(&seal.chain);
-            let before = self.found.problems.len();
-            self.end(number, &record, linked)?;
-            self.found.runs += u64::from(linked && self.found.problems.len() == before);
-        }
-        Ok(())
+            check.found.head.clone_from(&seal.chain);
+            let before = check.found.problems.len();
+            check.end(number, &record, linked)?;
+            check.found.runs += u64::from(linked && check.found.problems.len() == before);
+            Ok(())
+        })
     }
 
     fn begin(&mut self, number: usize, record: Record) {
@@ -165,7 +180,11 @@ impl Check {
         state.used = true;
         let misfit = log.misfit(record);
         let (state_number, state_at, end_ms) = (state.number, state.at_ms, log.end_ms());
-        let digest = log.digest(&state.text, record);
+        let mut line = vec![0; state.length];
+        let file = File::open(self.places.state())?;
+        file.read_exact_at(&mut line, state.place)?;
+        let text = parse_state(&line).map(|(_, _, text)| text).unwrap_or_default();
+        let digest = log.digest(&text, record);
         if record.seal.as_ref().is_some_and(|seal| seal.digest == digest) {
             // Log and state are those that were sealed; what is left is the line itself.
             if let Some(what) = misfit {
@@ -186,18 +205,15 @@ impl Check {
         let name = format!("logs/{id}.jsonl");
         let path = self.places.log(id);
         let before = self.found.problems.len();
-        let mut log = Log { first: None, last: None, count: 0, digest: Digest::new(id) };
-        for (number, line) in self.lines(&path, &name)? {
-            let action = parse_action(&line).filter(|a| action_line(log.count, a).as_bytes() == line);
-            let Some(action) = action else {
-                self.problem(&name, number, "this is not what was written");
-                continue;
-            };
-            log.digest.add(&String::from_utf8_lossy(&line));
-            log.count += 1;
-            log.first.get_or_insert_with(|| action.clone());
-            log.last = Some(action);
-        }
+        let mut log = Log::new(id);
+        self.each_line(&path, &name, |check, number, _, line| {
+            let action = parse_action(line).filter(|a| action_line(log.count, a).as_bytes() == line);
+            match action {
+                Some(action) => log.add(&String::from_utf8_lossy(line), action),
+                None => check.problem(&name, number, "this is not what was written"),
+            }
+            Ok(())
+        })?;
         if log.count == 0 && self.found.problems.len() == before {
             self.problem(&name, 1, "the log is empty or gone");
         }
@@ -243,22 +259,23 @@ impl Check {
 
     fn approvals(&mut self) -> io::Result<()> {
         let path = self.places.approvals();
-        for (number, line) in self.lines(&path, "approvals.jsonl")? {
-            if parse_approval(&line).is_none() {
-                self.problem("approvals.jsonl", number, "this is not what was written");
+        self.each_line(&path, "approvals.jsonl", |check, number, _, line| {
+            if parse_approval(line).is_none() {
+                check.problem("approvals.jsonl", number, "this is not what was written");
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
-fn parse_state(line: &[u8]) -> Option<(String, State)> {
+/// Run, time and state of a line.
+fn parse_state(line: &[u8]) -> Option<(String, u64, String)> {
     let json = Json::parse(line).ok()?;
     let id = json.get("executionId")?.as_str().filter(|id| is_id(id))?.to_owned();
     let at_ms = json.get("timestamp")?.as_u64()?;
     let state = json.get("state")?;
     let same = state_line(&id, at_ms, state).as_bytes() == line;
-    same.then(|| (id, State { number: 0, at_ms, text: state.text(), used: false }))
+    same.then(|| (id, at_ms, state.text()))
 }
 
 fn parse_action(line: &[u8]) -> Option<Action> {

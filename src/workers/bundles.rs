@@ -47,7 +47,7 @@ impl Runtime {
         self.check_running()?;
         bundle.check()?;
         let bundle = Arc::new(bundle);
-        let mut commit = lock(&self.commit);
+        let mut commit = self.commit.lock();
         let mut bundles = commit.record().config_bundles.clone();
         bundles.insert(bundle.metadata.id.clone(), Arc::clone(&bundle));
         let bytes: usize = bundles.values().map(|bundle| weight(bundle)).sum();

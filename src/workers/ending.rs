@@ -3,7 +3,7 @@
 use super::commit::Commit;
 use super::error::WorkersError;
 use super::feed::Closing;
-use super::model::{Operation, Outcome, RunState, WorkerRef, WorkerStatus};
+use super::model::{ExecutionBackend, Operation, Outcome, RunState, WorkerRef, WorkerStatus};
 use super::observe::ChangeKind;
 use super::protocol;
 use super::runtime::Runtime;
@@ -93,12 +93,12 @@ impl Runtime {
         }
         let default = if ending == Ending::Stop { "worker stopped" } else { "worker cancelled" };
         let message = reason.unwrap_or(default).to_owned();
-        let mut commit = lock(&self.commit);
+        let mut commit = self.commit.lock();
         worker.stored_end(&mut commit, ending.status(), message)?;
         drop(commit);
         let mut state = lock(&worker.state);
-        let was_run = state.execution.last_result.is_some();
-        if was_run {
+        // Where nothing runs it, nothing was asked to end it.
+        if state.execution.backend == ExecutionBackend::Connected {
             state.note(ending.operation(), Outcome::Accepted, RunState::Stopped, None);
         }
         drop(state);
@@ -114,7 +114,7 @@ impl Runtime {
         }
         let clean = exit == Exit::Code(0);
         let message = format!("the worker's process {exit}");
-        let mut commit = lock(&self.commit);
+        let mut commit = self.commit.lock();
         if let Err(error) = worker.stored_end(&mut commit, WorkerStatus::Stopped, message.clone()) {
             // It is gone all the same; opening the store again will say so, too.
             log::error!("the end of worker {} is not stored: {error:?}", worker.worker_ref.worker_id);
@@ -140,7 +140,7 @@ impl Runtime {
 
     /// Forgets those that ended first while there are too many, or too large ones.
     pub(super) fn forget_surplus(&self) {
-        let mut commit = lock(&self.commit);
+        let mut commit = self.commit.lock();
         let mut ended: Vec<Arc<Worker>> = self.all();
         ended.retain(|worker| !worker.is_active());
         ended.sort_by_key(|worker| lock(&worker.state).last_event_id);
@@ -163,7 +163,7 @@ impl Runtime {
     /// the grace and a few seconds at most.
     pub fn shutdown(self: &Arc<Self>) {
         {
-            let mut commit = lock(&self.commit);
+            let mut commit = self.commit.lock();
             if std::mem::replace(&mut commit.stopped, true) {
                 return;
             }
@@ -183,7 +183,7 @@ impl Runtime {
         for end in ends {
             let _ = end.join();
         }
-        if let Err(error) = lock(&self.commit).finish() {
+        if let Err(error) = self.commit.lock().finish() {
             log::error!("the end of the worker runtime is not stored: {error:?}");
         }
         self.all().iter().for_each(|worker| worker.feed.close(Closing::Ending));

@@ -42,7 +42,7 @@ impl Runtime {
         check_request(&request)?;
         self.check_profile(&request)?;
         let program = self.programs.of(&request.profile);
-        let mut commit = lock(&self.commit);
+        let mut commit = self.commit.lock();
         let worker_ref = WorkerRef { runtime_id: self.id.clone(), worker_id: commit.next_worker_id() };
         if commit.stopped {
             return Err(WorkersError::RuntimeStopped(self.id.clone()));
@@ -136,7 +136,7 @@ impl Runtime {
 
     fn accept(&self, worker: &Worker, input: &WorkerInput) -> Result<InputAck, WorkersError> {
         let worker_ref = &worker.worker_ref;
-        let mut commit = lock(&self.commit);
+        let mut commit = self.commit.lock();
         let message = format!("worker {} accepted input", worker_ref.worker_id);
         let event_id = commit.event(Some(worker_ref), EventKind::WorkerInputAccepted, message)?;
         let entry = Entry { role: input.kind.into(), content: input.content.clone(), event_id };
@@ -155,7 +155,7 @@ impl Runtime {
         if text.trim().is_empty() {
             return;
         }
-        let mut commit = lock(&self.commit);
+        let mut commit = self.commit.lock();
         let (has_room, event_id) = {
             let state = lock(&worker.state);
             (state.transcript.has_room(text.len()), state.last_event_id)

@@ -28,6 +28,7 @@ mod runtime;
 mod store;
 mod talk;
 mod transcript;
+mod turns;
 mod worker;
 
 pub use bundle::{

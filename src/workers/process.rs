@@ -94,7 +94,8 @@ impl Process {
         let (ending, over) = bounded(0);
         let body = move || {
             let exit = attend(stdin, &lines, &exit);
-            output.finish();
+            // Its last words may be its answer, and storing them may take a while.
+            output.finish_all();
             ear.silence();
             drop(ending);
             ear.ended(exit);

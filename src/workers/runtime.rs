@@ -9,6 +9,7 @@ use super::observe::{Brief, Change, ChangeKind, OnChange, Overview};
 use super::programs::Programs;
 use super::store::RuntimeLimits;
 use super::transcript::TranscriptProjection;
+use super::turns::InTurn;
 use super::worker::{Worker, WorkerView};
 use crate::base::lock::lock;
 use crate::process::Processes;
@@ -58,7 +59,7 @@ pub struct Runtime {
     backend: Backend,
     limits: RuntimeLimits,
     pub(super) max_workers: usize,
-    pub(super) commit: Mutex<Commit>,
+    pub(super) commit: InTurn<Commit>,
     pub(super) workers: Mutex<BTreeMap<String, Arc<Worker>>>,
     pub(super) bundles: Mutex<Bundles>,
     diagnostics: AtomicU64,
@@ -108,7 +109,7 @@ impl Runtime {
             max_workers: parts.max_workers,
             bundles: Mutex::new(record.config_bundles.clone()),
             diagnostics: AtomicU64::new(record.diagnostic_count()),
-            commit: Mutex::new(parts.commit),
+            commit: InTurn::new(parts.commit),
             workers: Mutex::new(parts.workers),
             stopped: AtomicBool::new(false),
             sequence: parts.sequence,

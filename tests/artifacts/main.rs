@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 #[path = "../binary/mod.rs"]
 mod binary;
+mod crowds;
 mod links;
 mod stores;
 mod views;

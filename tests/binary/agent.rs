@@ -26,6 +26,13 @@ case "$line" in
     echo '{"type":"CUSTOM_EVENT","payload":{"progress":50}}'
     echo '{"type":"AGENT_MODEL_STREAM_DELTA","payload":"not kept"}'
     echo 'plain text' ;;
+*say-nested*)
+    open=; close=; n=0; while [ $n -lt 63 ]; do open="$open["; close="$close]"; n=$((n+1)); done
+    echo "{\"type\":\"DEEP\",\"a\":$open$close}"
+    echo "{\"type\":\"DEEP\",\"a\":[$open$close]}"
+    ask='"type":"AGENT_TOOL_CALL_REQUESTED","payload":{"toolName":"write"'
+    echo "{$ask,\"id\":\"deepest\",\"args\":${open#?}${close#?}}}"; read -r a; echo "got $a"
+    echo "{$ask,\"id\":\"deeper\",\"args\":$open$close}}"; read -r a; echo "got $a" ;;
 *say-many*) n=0; while [ $n -lt 1000 ]; do echo "line $n"; n=$((n+1)); done ;;
 *say-env*) env; pwd ;;
 *say-ask-two*) tool one write; tool two write; read -r a; echo "got $a"; read -r b; echo "got $b" ;;

@@ -284,7 +284,7 @@ fn only_the_exact_prefix_is_ours() {
     }
     let lines: Vec<String> = seen.lock().unwrap().iter().map(|seen| seen.line().to_owned()).collect();
     assert_eq!(lines, theirs.map(|target| format!("GET {target} HTTP/1.1")));
-    for target in ["/_frag/", "/_frag//status", "/_frag/status/", "/_frag/%73tatus", "/_frag/./status"] {
+    for target in ["/_frag//", "/_frag//status", "/_frag/status/", "/_frag/%73tatus", "/_frag/./status"] {
         let answer = server.get(target, "");
         assert_eq!((answer.status, answer.code()), (404, "not_found".into()), "{target}");
         assert_eq!(answer.field("cache-control").as_deref(), Some("no-store"));
@@ -305,7 +305,7 @@ fn the_control_listener_serves_the_same_and_relays_nothing() {
         assert_eq!(ask("POST", "/upload/f").status, 200, "{prefix}");
         assert_eq!(ask("DELETE", "/files/f").status, 204, "{prefix}");
     }
-    for target in ["/", "/index.html", "/_frag", "/_FRAG/status", "/%5Ffrag/status", "//_frag/status"] {
+    for target in ["//", "/index.html", "/_frag", "/_FRAG/status", "/%5Ffrag/status", "//_frag/status"] {
         let answer = send(control, "GET", target, "", b"");
         assert_eq!((answer.status, answer.code()), (404, "not_found".into()), "{target}");
     }

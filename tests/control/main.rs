@@ -1,5 +1,7 @@
 //! The control routes and the flags: life of the wrapped server, files, logs, shutdown.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
+#[cfg(feature = "archive")]
+mod archives;
 #[path = "../binary/mod.rs"]
 mod binary;
 mod cli;
@@ -8,5 +10,7 @@ mod common;
 mod files;
 mod lifecycle;
 mod logs;
+#[cfg(feature = "page")]
+mod page;
 mod shutdown;
 mod uploads;

@@ -132,8 +132,9 @@ def test_full_disk():
                 check(len(stored) < 100, "the disk takes more than it can hold")
             check((status, body) == (500, b'{"error":"Failed to store artifact."}'), f"full: {status} {body!r}")
             for one in stored:
-                status, body = client.ask("HEAD", f"/api/artifacts/{one}")
-                check(status == 200, f"reading on a full disk: {status}")
+                for method in ("HEAD", "GET"):
+                    status, body = client.ask(method, f"/api/artifacts/{one}")
+                    check(status == 200, f"{method} on a full disk: {status}")
             check(server.json("GET", "/_frag/health")[0] == 200, "health on a full disk")
             # Somebody makes room, on a mount that only the server sees.
             pathlib.Path(f"/proc/{server.pid()}/root{state}/ballast").unlink()

@@ -84,9 +84,24 @@ touch done
 kill -KILL -1
 APP
 
+# A worker answers an input with the same about itself.
+cat >"$folder/worker.sh" <<'WORKER'
+while read -r line; do
+    { id -u; id -g; id -G; } | xargs
+    grep -E '^Cap(Eff|Prm|Inh|Amb)' /proc/self/status | cut -f 2 | sort -u | xargs
+    ls /proc/self/fd | xargs
+    { env | grep -c '^FRAG_' || true; }
+    for what in 'kill -TERM $PPID' 'head -c 1 /proc/$PPID/environ' 'cat "$1/token"' 'touch "$1/state/x"' 'ls own'; do
+        if (eval "$what") >/dev/null 2>&1; then echo "yes $what"; fi
+    done
+    echo '{"event":"run_end","data":{"result":"finished"}}'
+done
+WORKER
+
 FRAG_TOKEN_FILE="$folder/token" FRAG_COMMAND="sh $folder/app.sh $folder" "$FRAG_BIN" --root "$folder/root" \
     --host 127.0.0.1 --port "$port" --subprocess-port "$app_port" --state-dir "$folder/state" \
-    --child-user "$USER_ID:$GROUP_ID" --exec any >"$folder/log" 2>&1 &
+    --child-user "$USER_ID:$GROUP_ID" --exec any \
+    --worker "runtime_default=sh $folder/worker.sh $folder" >"$folder/log" 2>&1 &
 server=$!
 own=$folder/root/own
 wait_for "$own/done"
@@ -127,6 +142,19 @@ same "what a run could do" "yes list" "$(run sh -c '
 same "capabilities of a run" "0000000000000000" \
     "$(run sh -c 'grep -E "^Cap(Eff|Prm|Inh|Amb)" /proc/self/status | cut -f 2 | sort -u | xargs' | stdout)"
 same "descriptors a run inherited" "0 1 2 3" "$(run sh -c 'ls /proc/self/fd | xargs' | stdout)"
+
+# Nor does a worker have more.
+say() { fetch --header 'Content-Type: application/json' --data "$1" "$base/_frag/v1/workers$2"; }
+field() { python3 -c "import json, sys; print(json.load(sys.stdin)$1)"; }
+say '{"intent":{"kind":"assistant"},"profile":{"kind":"runtime_default"}}' "" >/dev/null
+same "an input is accepted" 1 "$(say '{"kind":"user","content":"go"}' /worker-00000001/input | field '["ack"]["transcript_sequence"]')"
+for _ in $(seq 500); do
+    if fetch "$base/_frag/v1/workers/worker-00000001" | grep -q '"transcript_len":2,'; then break; fi
+    sleep 0.02
+done
+same "user, groups, capabilities, descriptors, settings of ours, and what a worker could do" \
+    "$USER_ID $GROUP_ID $GROUP_ID|0000000000000000|0 1 2 3|0|yes ls own" \
+    "$(fetch "$base/_frag/v1/workers/worker-00000001/transcript" | field '["transcript"]["items"][1]["content"].replace("\n", "|")')"
 
 # Uploads become the app's, also what was root's.
 owner() { stat -c %u:%g "$1"; }

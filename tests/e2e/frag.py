@@ -48,6 +48,17 @@ def wait_for(condition, seconds, what):
         time.sleep(0.01)
 
 
+def settled(look, seconds=1):
+    """What `look` tells once it has told the same for so long."""
+    seen, since = look(), time.monotonic()
+    while time.monotonic() < since + seconds:
+        time.sleep(0.05)
+        now = look()
+        if now != seen:
+            seen, since = now, time.monotonic()
+    return seen
+
+
 def listens(port):
     try:
         socket.create_connection((LOOPBACK, port), 1).close()
@@ -193,6 +204,17 @@ class Server:
         status, body = self.request(method, path, **more)
         return status, json.loads(body)
 
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.pid()}/fd"))
+
+    def threads(self, name):
+        """How many threads have this name."""
+        count = 0
+        for comm in pathlib.Path("/proc", str(self.pid()), "task").glob("*/comm"):
+            with contextlib.suppress(OSError):
+                count += comm.read_text().strip() == name
+        return count
+
     def memory_kib(self, name="VmRSS"):
         """VmHWM is the highest VmRSS since the start or since it was reset."""
         return self.status_number(name)
@@ -201,6 +223,26 @@ class Server:
         """A line of /proc/PID/status."""
         text = pathlib.Path("/proc", str(self.pid()), "status").read_text()
         return int(re.search(rf"{name}:\s+(\d+)", text)[1])
+
+
+class Checked(threading.Thread):
+    """A thread that is running already; joining it tells how it failed, if it did."""
+
+    def __init__(self, body, *arguments):
+        super().__init__(daemon=True)
+        self.body, self.arguments, self.error = body, arguments, None
+        self.start()
+
+    def run(self):
+        try:
+            self.body(*self.arguments)
+        except BaseException as error:
+            self.error = error
+
+    def join(self, timeout=None):
+        super().join(timeout)
+        if self.error is not None:
+            raise self.error
 
 
 class MemoryWatch:

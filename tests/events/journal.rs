@@ -177,6 +177,37 @@ fn a_torn_line_is_cut_and_reported() {
 }
 
 #[test]
+fn what_is_nested_deep_can_be_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = keeping(dir.path(), &["--require-approval", "write"]);
+    let id = invoke(&server, "say-nested");
+    eventually("it asks", || get(&server, "/approvals").body_text().contains("deepest"));
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let note = |depth| {
+        post(
+            &server,
+            "/dispatch",
+            &format!("{{\"action\":{{\"type\":\"NOTE\",\"payload\":{}}}}}", nested(depth)),
+        )
+    };
+    assert_eq!(note(62).status, 200);
+    assert_eq!(error(&note(63)), (400, "Invalid JSON body".to_owned()));
+    assert_eq!(post(&server, "/approvals/deepest", "{\"decision\":\"approve\"}").status, 200);
+    let before = ended(&server, &id);
+    let said = texts(&before);
+    assert!(said[0].starts_with("{\"type\":\"DEEP\",\"a\":[["), "one deeper is output: {said:?}");
+    assert!(said[3].contains("\"deeper\"") && said[3].contains("64 deep at most"), "{said:?}");
+    assert_eq!(post(&server, "/dispatch", "{\"action\":{\"type\":\"NOTE\"}}").status, 200);
+    assert_eq!(server.terminate(), Some(0));
+    intact(dir.path());
+    let mut server = keeping(dir.path(), &[]);
+    assert_eq!(run(&server, &id), before);
+    server.terminate();
+    assert!(!server.log.lock().unwrap().contains("cut"));
+    intact(dir.path());
+}
+
+#[test]
 fn runs_of_a_killed_server_are_aborted_and_none_is_lost() {
     let dir = tempfile::tempdir().unwrap();
     let server = keeping(dir.path(), &[]);

@@ -79,6 +79,9 @@ fn a_run_that_is_over_can_be_read_from_any_offset() {
     for from in 0..=8_u64 {
         let events = all(follow(&server, id, &format!("?stdout={from}&stderr=4"), ""));
         assert_eq!(events[0].kind(), "started");
+        // Who leaves after that event alone comes back to where it began.
+        let events_after = all(follow(&server, id, "", &format!("Last-Event-ID: {}\r\n", events[0].id)));
+        assert_eq!(collect(&events_after, "stdout", from), "abc\ndef\n"[from as usize..]);
         assert_eq!(collect(&events, "stdout", from), "abc\ndef\n"[from as usize..]);
         assert_eq!(collect(&events, "stderr", 4), "");
         assert_eq!(events.last().unwrap().data["code"], 2);
@@ -187,12 +190,17 @@ fn a_hundred_runs_that_are_over_are_kept() {
     let mut live = start(&server, &sh("exec sleep 1000"));
     let (running, _) = live.started();
     assert_eq!(summary(&server, &first)["exit_code"], 1, "those that run do not count");
-    assert_eq!(reply(&server, json!({"args": ["true"]}))["exit_code"], 0);
+    let before = reply(&server, json!({"args": ["true"]}))["run_id"].clone();
     eventually("the first is forgotten", || admin(&server, "GET", &format!("/{first}"), b"").status == 404);
     let seen = follow(&server, &second, "", "").rest();
     assert_eq!((seen.stdout.as_str(), seen.exit), ("second\n", 2));
-    let list = admin(&server, "GET", "", b"").json();
-    assert_eq!(list["runs"].as_array().unwrap().len(), 101);
+    let newest = reply(&server, json!({"args": ["true"]}))["run_id"].clone();
+    let mut list = Value::Null;
+    eventually("it is the hundredth", || {
+        list = admin(&server, "GET", "", b"").json();
+        list["runs"].as_array().unwrap().len() == 101
+    });
+    assert_eq!((&list["runs"][0]["run_id"], &list["runs"][1]["run_id"]), (&newest, &before), "newest first");
     assert_eq!(summary(&server, &running)["state"], "running");
 }
 

@@ -82,7 +82,7 @@ const ROUTES: &[(&str, &str, Asks, u16, &str)] = &[
     ("POST", "/interrupt", Writer, 409, "not_running"),
     ("POST", "/start", Writer, 200, ""),
     ("GET", "/nothing", Writer, 404, "not_found"),
-    ("POST", "/", Writer, 404, "not_found"),
+    ("POST", "/nothing", Writer, 404, "not_found"),
     ("DELETE", "/status", Writer, 405, "method_not_allowed"),
     ("POST", "/await", Nothing, 405, "method_not_allowed"),
     ("PUT", "/health", Nothing, 405, "method_not_allowed"),

@@ -422,6 +422,7 @@ pub fn auth(bytes: &[u8]) {
             assert!(access == Access::Admin && !is_claimed_admin && !policy.open_control);
         }
         Err(Refusal::IdentityMalformed(_)) => assert!(!credentials.identity.is_empty()),
+        Err(Refusal::TicketInvalid) => panic!("there is no ticket"),
     }
 }
 

@@ -123,7 +123,7 @@ fn nothing_is_invented_and_nothing_of_the_end_to_end_fields_is_lost() {
     let mut names: Vec<_> =
         arrived.head.split("\r\n").skip(1).filter_map(|l| Some(l.split_once(':')?.0)).collect();
     names.sort_unstable();
-    assert_eq!(names, ["host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"]);
+    assert_eq!(names, ["host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id"]);
     assert_eq!(arrived.fields("host"), ["app.test:81"]);
     let fields = "Accept: a\r\nAccept-Encoding: br\r\nUser-Agent: u\r\nReferer: r\r\nRange: bytes=0-\r\nIf-None-Match: \"x\"\r\n\
          Origin: null\r\nAuthorization: Basic eA==\r\nForwarded: for=x\r\nVia: 1.0 y\r\nX-Real-Ip: 1.1.1.1\r\nCache-Control: no-cache\r\n\

@@ -277,21 +277,43 @@ fn sigterm_to_us_leaves_no_process_of_a_worker() {
 
 #[test]
 fn a_second_sigterm_ends_workers_at_once() {
-    let script = r#"trap "" INT TERM; while :; do sleep 1; done"#;
+    let script = r#"trap "" INT TERM; sleep 1000 & echo $$ $!; while :; do sleep 1; done"#;
     let mut server = start_running(&format!("sh -c '{script}'"), &["--stop-grace", "1000s"]);
     let id = server.create(ASSISTANT);
-    let worker = server.worker(&id);
-    assert_eq!(worker["execution"]["run_state"], "idle");
-    let us = nix::unistd::Pid::from_raw(server.pid());
-    let ours = || {
-        let children = std::fs::read_to_string(format!("/proc/{us}/task/{us}/children"));
-        children.unwrap_or_default()
+    let mut socket = server.observe(&id, "?cursor=wo_0000000000000000");
+    let pids = loop {
+        let payload = socket.json()["envelope"]["payload"].clone();
+        if payload["event"] == "text_delta" {
+            break payload["data"]["text"].as_str().unwrap().to_owned();
+        }
     };
-    let _ = ours();
+    let us = nix::unistd::Pid::from_raw(server.pid());
     nix::sys::signal::kill(us, nix::sys::signal::Signal::SIGTERM).unwrap();
     eventually("it has heard", || server.log.lock().unwrap().contains("ending: told to"));
+    assert!(pids.split(' ').all(runs), "they ignore the first");
     nix::sys::signal::kill(us, nix::sys::signal::Signal::SIGTERM).unwrap();
     assert_eq!(server.wait(), Some(1));
+    eventually("they are gone", || !pids.split(' ').any(runs));
+}
+
+#[test]
+fn what_a_worker_leaves_behind_ends_with_it() {
+    let script =
+        r#"trap "exit 0" TERM; (trap "" TERM INT HUP; while :; do sleep 1; done) & echo $!; read -r line"#;
+    let server = start_running(&format!("sh -c '{script}'"), &[]);
+    let id = server.create(ASSISTANT);
+    let mut socket = server.observe(&id, "?cursor=wo_0000000000000000");
+    let child = loop {
+        let payload = socket.json()["envelope"]["payload"].clone();
+        if payload["event"] == "text_delta" {
+            break payload["data"]["text"].as_str().unwrap().to_owned();
+        }
+    };
+    assert!(runs(&child));
+    // It ends by itself as soon as it is told something; what it started would hold its pipes for ever.
+    assert_eq!(input(&server, &id, "go").0, 200);
+    eventually("it has ended", || server.worker(&id)["status"] == "stopped");
+    eventually("its child, too", || !runs(&child));
 }
 
 #[test]

@@ -209,6 +209,7 @@ fn every_refusal_has_its_status_code_and_text() {
         server.refused("POST", "/workers/worker-00000001/input", r#"{"kind":"user","content":"a"}"#);
     let message = "invalid request: worker worker-00000001 is not running".to_owned();
     assert_eq!(refused, (400, "invalid_request".to_owned(), message));
+    assert_eq!(server.worker(&id)["execution"], wanted, "nothing was asked to end it");
 }
 
 #[test]

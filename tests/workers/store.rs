@@ -1,7 +1,7 @@
 //! What lasts of workers: across an orderly end, a kill, and files that somebody broke.
 
 use crate::binary::Server;
-use crate::binary::workers::{ASSISTANT, JSON, UNCONNECTED, Workers, start};
+use crate::binary::workers::{ASSISTANT, JSON, UNCONNECTED, Workers, start, start_running};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
@@ -258,6 +258,33 @@ fn a_broken_runtime_record_is_set_aside() {
 }
 
 #[test]
+fn what_is_no_file_keeps_nobody_from_starting() {
+    let place = Place::new();
+    let mut server = place.start();
+    let ids = [(); 3].map(|()| server.create(ASSISTANT));
+    ids.iter().for_each(|id| server.tell(id, "say a"));
+    server.terminate();
+    // A pipe nobody writes to, a device without end, a directory.
+    let [first, second] =
+        [(0, "worker.json"), (1, "transcript.jsonl")].map(|(n, file)| place.worker(&ids[n]).join(file));
+    let events = place.runtime().join("events.jsonl");
+    for path in [&first, &second, &events] {
+        fs::remove_file(path).unwrap();
+    }
+    nix::unistd::mkfifo(&first, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &second).unwrap();
+    fs::create_dir(&events).unwrap();
+    let server = place.start();
+    assert_eq!(server.refused("GET", &format!("/workers/{}", ids[0]), "").1, "worker_not_found");
+    assert_eq!(server.refused("GET", &format!("/workers/{}", ids[1]), "").1, "worker_not_found");
+    assert_eq!(server.said(&ids[2]).len(), 2);
+    // Two at the making of each, and one for each thing that is no file.
+    assert_eq!(diagnostics(&server), 6 + 3);
+    assert_eq!(server.create(UNCONNECTED), "worker-00000004");
+    assert!(events.is_file());
+}
+
+#[test]
 fn what_cannot_be_stored_has_not_happened() {
     let place = Place::new();
     let server = place.start();
@@ -311,6 +338,32 @@ fn the_log_of_events_begins_anew_when_it_is_long() {
     let server = place.start();
     let id = server.create(UNCONNECTED);
     assert!(server.worker(&id)["last_event_id"].as_u64().unwrap() > last);
+}
+
+#[test]
+fn the_last_words_of_a_worker_are_stored_before_its_end_is_told() {
+    let place = Place::new();
+    // As much as a pipe holds, and then it is gone; each line waits for the disk.
+    let line = r#"{"event":"text_done","data":{"text":"a line of the last words, number"#;
+    let script = format!(r#"read -r go; for n in $(seq 600); do echo '{line} '$n'"}}}}'; done"#);
+    let file = place.dir.path().join("script");
+    fs::write(&file, script).unwrap();
+    let server = start_running(&format!("sh {}", file.display()), &["--workers-store", &place.flag]);
+    let id = server.create(ASSISTANT);
+    let mut socket = server.observe(&id, "");
+    server.ask("POST", &format!("/workers/{id}/input"), r#"{"kind":"user","content":"go"}"#);
+    let mut said = 0;
+    loop {
+        let payload = socket.json()["envelope"]["payload"].clone();
+        match payload["event"].as_str() {
+            Some("text_done") => said += 1,
+            Some("shutdown") => break,
+            _ => {}
+        }
+    }
+    assert_eq!(said, 600, "none after the end");
+    let worker = server.worker(&id);
+    assert_eq!((&worker["transcript_len"], &worker["status"]), (&json!(601), &json!("stopped")));
 }
 
 #[test]

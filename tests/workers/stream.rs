@@ -163,6 +163,9 @@ fn no_upgrade_no_stream() {
         let wanted = text.contains("Version").then(|| "13".to_owned());
         assert_eq!(response.field("sec-websocket-version"), wanted);
     }
+    // A HEAD is a GET elsewhere; here there is nothing it could be told.
+    let head = server.v1("HEAD", &path, &format!("{HANDSHAKE}{AUTH}"), "");
+    assert_eq!((head.status, head.field("allow").as_deref()), (405, Some("GET")));
     let upgraded = |path: &str, fields: &str| server.v1("GET", path, &format!("{HANDSHAKE}{fields}"), "");
     assert_eq!(upgraded("/workers/x/events/ws", AUTH).code(), "worker_not_found");
     assert_eq!(upgraded("/workers/%20/events/ws", AUTH).code(), "invalid_worker_id");

@@ -84,7 +84,7 @@ impl Fault {
             Fault::Body(BodyError::TooLarge) => error(413, "Request body too large."),
             Fault::Body(body) => {
                 let http = HttpError::from(body);
-                error(http.status, &sentence(&http.message))
+                with_fields(error(http.status, &sentence(&http.message)), &http)
             }
             Fault::NotJson => error(400, "Invalid request body."),
             Fault::NotAString => error(400, "Payload must be a string."),

@@ -2,6 +2,7 @@
 use super::fault::Fault;
 use super::page::policy;
 use crate::api::files::whole_or_part;
+use crate::api::html::HTML;
 use crate::artifacts::viewer::Page;
 use crate::base::hex::hex;
 use crate::base::lock::lock;
@@ -171,7 +172,7 @@ impl Kind {
             _ if path == CATALOG => {
                 "application/linkset+json; profile=\"https://www.rfc-editor.org/info/rfc9727\""
             }
-            Some("html") => super::page::HTML,
+            Some("html") => HTML,
             Some("js") => "text/javascript; charset=utf-8",
             Some("css") => "text/css; charset=utf-8",
             Some("json") => "application/json; charset=utf-8",
@@ -190,7 +191,7 @@ impl Kind {
         Kind {
             content_type,
             caching: if is_lasting { "public, max-age=31536000, immutable" } else { "no-cache" },
-            is_page: content_type == super::page::HTML,
+            is_page: content_type == HTML,
             is_brotli,
         }
     }

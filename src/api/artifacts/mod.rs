@@ -17,6 +17,9 @@ use page::Viewer;
 use route::Route;
 use std::sync::Arc;
 
+/// Characters of an artifact's id in a log: enough to tell two apart, too few to guess the rest.
+const LOGGED_ID_CHARS: usize = 8;
+
 /// What the artifact routes work on.
 #[derive(Debug)]
 pub struct ArtifactApi {
@@ -42,6 +45,12 @@ impl ArtifactApi {
             None => Viewer::built_in(),
         };
         ArtifactApi { artifacts, viewer, sharing }
+    }
+
+    /// Whether `--viewer-dir` gave a front end, which has an index of its own.
+    #[cfg(feature = "page")]
+    pub(super) fn has_front_end(&self) -> bool {
+        matches!(self.viewer, Viewer::Folder(_))
     }
 
     /// The artifacts themselves.
@@ -151,7 +160,35 @@ pub(super) fn is_many(target: &[u8]) -> bool {
         || target.get(1..37).is_some_and(|id| route::is_uuid_v4(&String::from_utf8_lossy(id)))
 }
 
+/// A path without what makes the link to an artifact a secret: cut within its id.
+pub(super) fn loggable(path: &[u8]) -> &[u8] {
+    let resolved = route::resolve(path);
+    let (Route::View(id) | Route::Read(id)) = route::route(Method::Get, &resolved) else { return path };
+    let at = path.windows(id.len().max(1)).position(|part| part == id.as_bytes());
+    &path[..at.map_or(0, |at| at + id.len().min(LOGGED_ID_CHARS))]
+}
+
 /// The store makes a request wait: others may have its thread's place.
 fn waits(exchange: &Exchange<'_>) {
     exchange.seat().leave_pool_to_wait();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_id_of_an_artifact_gets_into_a_log() {
+        let id = "0b4f2c1e-9c7a-4d6b-8f21-3a5d7e9b1c0f";
+        for path in
+            ["/ID", "/ID/", "/x/../ID", "/api/artifacts/ID", "/api/./artifacts/ID", "/api/x/../artifacts/ID"]
+        {
+            let path = path.replace("ID", id);
+            let shown = String::from_utf8_lossy(loggable(path.as_bytes())).into_owned();
+            assert!(shown.ends_with("0b4f2c1e") && path.starts_with(&shown), "{path} {shown}");
+        }
+        for path in ["/status", "/runs/0b4f2c1e-9c7a-4d6b-8f21-3a5d7e9b1c0f", "/api/artifacts", "/", ""] {
+            assert_eq!(loggable(path.as_bytes()), path.as_bytes());
+        }
+    }
 }

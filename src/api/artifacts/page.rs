@@ -1,18 +1,13 @@
 //! Pages: the viewer with a payload in it, ours or that of `--viewer-dir`, and the error pages.
 use super::fault::Fault;
 use super::folder::Folder;
+use crate::api::html::{HTML, nonce};
 use crate::artifacts::viewer::{Page, inline_hashes};
-use crate::base::base64::base64;
-use crate::base::random;
 use crate::http::Response;
 use std::sync::Arc;
 
-/// The type of a page.
-pub(super) const HTML: &str = "text/html; charset=utf-8";
 /// Our own viewer: one file, which loads nothing and reaches nobody.
 const BUILT_IN: &str = include_str!("viewer.html");
-/// Random bytes in a nonce.
-const NONCE_BYTES: usize = 16;
 
 /// What shows an artifact to people.
 #[derive(Debug)]
@@ -38,11 +33,7 @@ impl Viewer {
 
     /// The page with this payload.
     pub(super) fn show(&self, payload: &str) -> Result<Response, Fault> {
-        let nonce = random::bytes::<NONCE_BYTES>().map_err(|error| {
-            log::error!("no random bytes: {error}");
-            Fault::Viewer
-        })?;
-        let nonce = base64(&nonce);
+        let nonce = nonce().map_err(|_| Fault::Viewer)?;
         let (page, policy) = match self {
             Viewer::BuiltIn { page, policy } => {
                 (page.with_payload(payload, &nonce), format!("{policy} 'nonce-{nonce}'"))

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 /// A resource and what is asked of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route<'p> {
-    /// `OPTIONS /api/…`, whatever stands there.
+    /// `OPTIONS /api/artifacts`, `OPTIONS /api/artifacts/:id`, `OPTIONS /api/cleanup`, and whatever else is
+    /// below.
     Preflight,
     /// `POST /api/artifacts`
     Create,

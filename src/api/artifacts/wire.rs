@@ -1,13 +1,12 @@
 //! The JSON of the artifact API: bodies in, rows out. Key order is part of it.
 use super::fault::Fault;
 use crate::artifacts::{Created, Payload, Row};
-use crate::http::{Body, BodyError, Exchange, Response};
+use crate::http::{Body, Exchange, Response};
 use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
-use std::io::Read;
 
 /// Bytes of a request body.
 pub(super) const BODY_BYTES: u64 = 1 << 20;
@@ -65,16 +64,13 @@ pub(super) fn deleted(deleted: impl Serialize) -> Response {
 
 /// The payload of a request's body.
 pub(super) fn read_payload(exchange: &mut Exchange<'_>) -> Result<Payload, Fault> {
-    let mut body = Vec::new();
-    let read = exchange.limit_body(BODY_BYTES).and_then(|()| {
-        let read = exchange.body().read_to_end(&mut body);
-        read.map_err(|error| BodyError::of(&error).unwrap_or(BodyError::Incomplete)).map(drop)
-    });
-    if let Err(error) = read {
-        exchange.close_after();
-        return Err(error.into());
+    match exchange.whole_body(BODY_BYTES) {
+        Ok(body) => parse(&body),
+        Err(error) => {
+            exchange.close_after();
+            Err(error.into())
+        }
     }
-    parse(&body)
 }
 
 fn parse(body: &[u8]) -> Result<Payload, Fault> {

@@ -88,7 +88,7 @@ impl ExecError {
         let unauthorized = |text: &str| ExecError::new(401, text).with("www-authenticate", CHALLENGE);
         match refusal {
             Refusal::IdentityMalformed(what) => ExecError::bad_request(what),
-            Refusal::IdentityRequired => unauthorized(&refusal.to_string()),
+            Refusal::IdentityRequired | Refusal::TicketInvalid => unauthorized(&refusal.to_string()),
             Refusal::TokenRequired if has_authorization => unauthorized("Invalid or expired JWT token"),
             Refusal::TokenRequired => unauthorized("Missing Authorization header"),
             Refusal::ReadOnly | Refusal::AdminRequired => ExecError::new(403, NOT_ADMIN),

@@ -18,16 +18,8 @@ pub(super) fn usable_id(id: &str) -> bool {
 /// The variables. Only the edge says so, never a header of the client's own, and no credential is among
 /// it.
 pub(super) fn identity(head: &Head, context: String) -> Vec<(String, String)> {
-    // The gate has seen that it is an object.
-    let claims: Value = head.get(IDENTITY).and_then(|v| serde_json::from_slice(v).ok()).unwrap_or_default();
-    let claim = |fields: &[&str]| {
-        let id = fields.iter().find_map(|field| match claims.get(field)? {
-            Value::String(text) => Some(text.clone()),
-            Value::Number(number) => Some(number.to_string()),
-            _ => None,
-        });
-        id.filter(|id| usable_id(id)).unwrap_or_default()
-    };
+    let claims = claims(head);
+    let claim = |fields: &[&str]| claim(&claims, fields).unwrap_or_default();
     [
         ("CLI_REMOTE", "1".to_owned()),
         ("SESSION_ID", claim(SESSION_FIELDS)),
@@ -36,4 +28,27 @@ pub(super) fn identity(head: &Head, context: String) -> Vec<(String, String)> {
     ]
     .map(|(name, value)| (format!("SYSTEMPROMPT_{name}"), value))
     .into()
+}
+
+/// Who calls, as the edge says.
+pub fn user(head: &Head) -> Option<String> {
+    claim(&claims(head), USER_FIELDS)
+}
+
+/// What the header says; nothing if it is repeated or no JSON.
+fn claims(head: &Head) -> Value {
+    let mut values = head.get_all(IDENTITY);
+    match (values.next(), values.next()) {
+        (Some(one), None) => serde_json::from_slice(one).unwrap_or_default(),
+        _ => Value::Null,
+    }
+}
+
+fn claim(claims: &Value, fields: &[&str]) -> Option<String> {
+    let id = fields.iter().find_map(|field| match claims.get(field)? {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    });
+    id.filter(|id| usable_id(id))
 }

@@ -8,6 +8,8 @@ mod start;
 mod stream;
 mod wire;
 
+pub use identity::user;
+
 use super::query::Query;
 use super::{Answer, Api};
 use crate::auth::Access;
@@ -34,7 +36,11 @@ fn answer(
     exchange: &mut Exchange<'_>,
     route: Result<Route<'_>, RouteError>,
 ) -> Result<Answer, ExecError> {
-    api.gate.check(exchange, Access::Admin).map_err(|denied| {
+    let checked = match route {
+        Ok(Route::Follow(_)) => api.gate.check_stream(exchange, Access::Admin),
+        _ => api.gate.check(exchange, Access::Admin),
+    };
+    checked.map_err(|denied| {
         ExecError::denied(denied, exchange.head().get_all("authorization").next().is_some())
     })?;
     let exec = api.exec.as_ref().ok_or_else(ExecError::off)?;

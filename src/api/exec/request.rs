@@ -1,14 +1,13 @@
 //! The body that asks for a run: read whole, checked as JSON, then field by field, so that an error
 //! names the field and the place.
 use super::error::ExecError;
-use crate::http::{Exchange, HttpError};
+use crate::http::Exchange;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::error::Category;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Read;
 
 /// Bytes of a body at most; above: 413.
 const BODY_BYTES: u64 = 2 << 20;
@@ -38,10 +37,7 @@ pub(super) fn read(exchange: &mut Exchange<'_>) -> Result<Request, ExecError> {
     if !is_json(exchange.head().get("content-type")) {
         return Err(ExecError::not_json());
     }
-    exchange.limit_body(BODY_BYTES)?;
-    let mut body = Vec::new();
-    exchange.body().read_to_end(&mut body).map_err(HttpError::from)?;
-    parse(&body)
+    parse(&exchange.whole_body(BODY_BYTES)?)
 }
 
 /// `application/json`, or a type that says it is JSON by its suffix, whatever the parameters.

@@ -31,7 +31,7 @@ pub(super) fn serve(exchange: &mut Exchange<'_>, run: &Run, mut reader: Reader, 
     let written = (|| -> io::Result<()> {
         let mut events = Events::default();
         if let (false, Some(pid)) = (known.started, run.pid()) {
-            events.started(run, pid);
+            events.started(run, pid, reader.position());
             writer.write(&events.out)?;
         }
         writer.flush()?;

@@ -81,8 +81,9 @@ impl Events {
         sse::write_event(&mut self.out, id, Some(EVENT), &self.json);
     }
 
-    pub(super) fn started(&mut self, run: &Run, pid: i32) {
-        self.push(&id([0; 2]), &Event::Started { pid, run_id: &run.id });
+    /// `position` is where reading begins: who leaves right after it comes back to there.
+    pub(super) fn started(&mut self, run: &Run, pid: i32, position: [u64; 2]) {
+        self.push(&id(position), &Event::Started { pid, run_id: &run.id });
     }
 
     pub(super) fn output(&mut self, piece: &Piece<'_>) {

@@ -1,9 +1,8 @@
 //! Runs: the list, one of them, and the two things that can be done to the agent's.
 use super::error::Failure;
 use super::wire::RunJson;
-use super::{RunsApi, body, shown};
+use super::{RunsApi, body, parse, shown};
 use crate::api::query::Query;
-use crate::events::Json;
 use crate::http::{Exchange, Response};
 use crate::runs::{Filter, Kind, Record, RunStatus, is_id};
 use serde::Serialize;
@@ -75,7 +74,7 @@ pub(super) fn go_on(api: &RunsApi, exchange: &mut Exchange<'_>, raw: &[u8]) -> R
     let bytes = body(exchange)?;
     let payload = match bytes.trim_ascii() {
         [] => None,
-        text => Some(Json::parse(text).map_err(|_| Failure::new(400, "Invalid JSON body"))?),
+        text => Some(parse(text)?),
     };
     api.runs.go_on(id, payload).map_err(|error| Failure::of_run(error, id))?;
     Ok(Response::json(200, &DoneJson { execution_id: id, status: "running" }))

@@ -9,6 +9,7 @@ mod stream;
 mod wire;
 
 pub use discovery::Identity;
+pub use stream::Beginning;
 pub use wire::encode;
 
 use super::{Answer, Api};
@@ -19,7 +20,6 @@ use error::Failure;
 use percent_encoding::percent_decode;
 use route::{Route, RouteError, route};
 use serde_json::Value;
-use std::io::Read;
 use std::time::Duration;
 
 /// Bytes of a request's body.
@@ -42,6 +42,8 @@ pub struct RunsApi {
     pub history_size: usize,
     /// How often a stream says that it is there.
     pub heartbeat: Duration,
+    /// What streams of the state begin with.
+    pub beginning: Beginning,
 }
 
 impl RunsApi {
@@ -62,7 +64,11 @@ fn answer(
     exchange: &mut Exchange<'_>,
     route: Result<Route<'_>, RouteError>,
 ) -> Result<Answer, Failure> {
-    api.gate.check(exchange, route.map_or_else(RouteError::access, Route::access))?;
+    let access = route.map_or_else(RouteError::access, Route::access);
+    match route {
+        Ok(Route::Stream(_)) => api.gate.check_stream(exchange, access)?,
+        _ => api.gate.check(exchange, access)?,
+    }
     let runs = &api.runs;
     Ok(Answer::Response(match route? {
         Route::Stream(stream) => return Ok(Answer::Served(stream::serve(runs, exchange, stream)?)),
@@ -89,16 +95,18 @@ fn answer(
 
 /// The request's body.
 fn body(exchange: &mut Exchange<'_>) -> Result<Vec<u8>, Failure> {
-    exchange.limit_body(BODY_BYTES).map_err(HttpError::from)?;
-    let mut bytes = Vec::new();
-    exchange.body().read_to_end(&mut bytes).map_err(HttpError::from)?;
-    Ok(bytes)
+    Ok(exchange.whole_body(BODY_BYTES).map_err(HttpError::from)?)
 }
 
 /// The request's body as JSON. What it has that we do not know is ignored.
 fn object(exchange: &mut Exchange<'_>) -> Result<Json, Failure> {
-    let bytes = body(exchange)?;
-    Json::parse(&bytes).map_err(|_| Failure::new(400, "Invalid JSON body"))
+    parse(&body(exchange)?)
+}
+
+/// A client's JSON, which may become a part of ours.
+fn parse(text: &[u8]) -> Result<Json, Failure> {
+    let json = Json::parse(text).ok().filter(Json::is_shallow);
+    json.ok_or_else(|| Failure::new(400, "Invalid JSON body"))
 }
 
 /// A text that is there and is not empty.

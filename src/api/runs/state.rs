@@ -71,6 +71,10 @@ pub(super) fn dispatch(api: &Api, exchange: &mut Exchange<'_>) -> Result<Respons
         return Err(Failure::new(400, format!("Action type not accepted: {shown}")));
     }
     let action = Action::of(kind.to_owned(), action.get("payload").cloned());
+    if !api.runs.runs.has_room() {
+        exchange.seat().leave_pool_to_wait();
+        api.runs.runs.wait_for_room();
+    }
     api.runs.runs.act(&action);
     match kind {
         "SERVER_RESTART" => {

@@ -1,9 +1,10 @@
 //! The three event streams: what is kept for a client that comes back, then each event as it comes.
 use super::{RunsApi, wire};
-use crate::events::{Next, Start, Stream, now_ms};
+use crate::base::lock::lock;
+use crate::events::{Next, Slices, Start, State, Stream, now_ms};
 use crate::http::{Exchange, HttpError, Served, bound_send_buffer, peer_gone};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 /// How often a stream looks whether its client is still there.
@@ -11,6 +12,27 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Bytes the kernel keeps for a client that does not read, times two.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// What a stream of the state begins with, made once for all who begin with the same: of a crowd that does
+/// not read it, each would keep some hundred kilobytes.
+#[derive(Debug, Default)]
+pub struct Beginning(Mutex<Option<(u64, State, Weak<[u8]>)>>);
+
+impl Beginning {
+    fn bytes(&self, last: u64, state: State, slices: Slices) -> Arc<[u8]> {
+        let mut made = lock(&self.0);
+        if let Some((number, of, bytes)) = &*made
+            && *number == last
+            && of.is_same(&state)
+            && let Some(bytes) = bytes.upgrade()
+        {
+            return bytes;
+        }
+        let bytes: Arc<[u8]> = wire::initial(last, now_ms(), &state, slices).into();
+        *made = Some((last, state, Arc::downgrade(&bytes)));
+        bytes
+    }
+}
 
 /// Where the client was; what is none of our numbers is before all of them.
 fn last_event_id(exchange: &Exchange<'_>) -> Option<u64> {
@@ -34,7 +56,7 @@ pub(super) fn serve(api: &RunsApi, exchange: &mut Exchange<'_>, stream: Stream) 
         }
         let (mut subscription, start) = api.bus.subscribe(stream, after);
         if let Start::State { last, state } = start {
-            writer.write(&wire::initial(last, now_ms(), &state, api.bus.streamed()))?;
+            writer.write(&api.beginning.bytes(last, state, api.bus.streamed()))?;
         }
         writer.flush()?;
         let mut heartbeat = Instant::now() + api.heartbeat;
@@ -53,4 +75,24 @@ pub(super) fn serve(api: &RunsApi, exchange: &mut Exchange<'_>, stream: Stream) 
         }
     })();
     Ok(if written.is_ok() { Served::Done } else { Served::Gone })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::Action;
+    use serde_json::json;
+
+    #[test]
+    fn a_crowd_shares_one_beginning() {
+        let (beginning, mut state) = (Beginning::default(), State::default());
+        let make = |last, state: &State| beginning.bytes(last, state.clone(), Slices::all());
+        let first = make(1, &state);
+        assert!(Arc::ptr_eq(&first, &make(1, &state)));
+        assert!(!Arc::ptr_eq(&first, &make(2, &state)), "another number");
+        let first = make(1, &state);
+        state.reduce(&Action::new("NOTE", json!({"text": "x"})));
+        let second = make(1, &state);
+        assert!(String::from_utf8_lossy(&second).contains("\"NOTE\"") && first != second, "another state");
+    }
 }

@@ -1,6 +1,7 @@
 //! The worker runtime's face: everything below `/v1/`. Its clients knew another server before this
 //! one, so shapes, statuses and texts are that server's.
 mod frame;
+mod pulse;
 mod refuse;
 mod route;
 mod stream;
@@ -53,8 +54,12 @@ fn answer(
     path: &[u8],
 ) -> Result<Answer, Refused> {
     // Who may not use the runtime learns nothing of it, routes included.
-    gate.check(exchange, Access::Admin)?;
-    match route(exchange.head().method(), path)? {
+    let route = route(exchange.head().method(), path);
+    match route {
+        Ok(Route::Events(_)) => gate.check_stream(exchange, Access::Admin)?,
+        _ => gate.check(exchange, Access::Admin)?,
+    }
+    match route? {
         Route::Runtime => json(&RuntimeAnswer { runtime: runtime.summary().into() }),
         Route::Bundles => {
             let bundles = runtime.bundles();

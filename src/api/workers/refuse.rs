@@ -45,6 +45,7 @@ impl From<NoRoute> for Refused {
 impl From<NoHandshake> for Refused {
     fn from(why: NoHandshake) -> Self {
         let text = match why {
+            NoHandshake::Method => return NoRoute::Method("GET").into(),
             NoHandshake::Connection => "Connection header did not include 'upgrade'",
             NoHandshake::Upgrade => "`Upgrade` header did not include 'websocket'",
             NoHandshake::Version => "`Sec-WebSocket-Version` header did not include '13'",

@@ -1,6 +1,7 @@
 //! Observing a worker through a WebSocket: a snapshot, what is kept after the cursor, then every event as
 //! it comes. The client only listens. One thread an observer; a slow one loses its place, nobody else's.
 use super::frame::{Diagnostic, Envelope, Frame, Payload, Snapshot};
+use super::pulse::{Beat, Pulse};
 use super::refuse::Refused;
 use super::take;
 use crate::api::Answer;
@@ -8,14 +9,8 @@ use crate::api::query::Query;
 use crate::http::{Bell, CloseReason, Exchange, HttpError, Received, Served, WebSocket, handshake_key};
 use crate::workers::{Closing, Cursor, CursorFault, Event, Feed, Observing, Runtime, Taken};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Between two pings. A client that has not answered the one before is taken for gone.
-const PING: Duration = Duration::from_secs(30);
-/// How long a client may take none of what is queued for it.
-const STALL: Duration = Duration::from_secs(30);
-/// How often one that takes nothing looks whether what comes next for it is forgotten.
-const STALL_LOOK: Duration = Duration::from_secs(1);
 /// Bytes of events taken at a time, or one event.
 const BATCH_BYTES: usize = 256 * 1024;
 
@@ -105,12 +100,10 @@ fn follow(
     bell: &Bell,
     batch: usize,
 ) -> End {
-    let began = Instant::now();
-    // When the client last gave a sign, when the last ping went, and since when it takes nothing.
-    let (mut heard, mut pinged, mut stalled) = (began, began, (began, 0));
+    let mut pulse = Pulse::new(Instant::now());
     loop {
         match hear(socket) {
-            Ok(true) => heard = Instant::now(),
+            Ok(true) => pulse.hear(Instant::now()),
             Ok(false) => {}
             Err(end) => return end,
         }
@@ -130,24 +123,17 @@ fn follow(
                 return End::Diagnosed("runtime.worker_not_found", message);
             }
         }
-        let now = Instant::now();
-        if !socket.is_pending() && now >= pinged + PING {
-            if heard < pinged {
-                return End::Left;
+        let wait = loop {
+            match pulse.beat(Instant::now(), socket.is_pending(), socket.sent()) {
+                Beat::Ping => {
+                    socket.queue_ping();
+                    socket.flush();
+                }
+                Beat::Gone => return End::Left,
+                Beat::Stalled => return overrun(),
+                Beat::Wait(time) => break time,
             }
-            socket.queue_ping();
-            socket.flush();
-            pinged = now;
-        }
-        if !socket.is_pending() || stalled.1 != socket.sent() {
-            stalled = (now, socket.sent());
-        }
-        let until = if socket.is_pending() { stalled.0 + STALL } else { pinged + PING };
-        if now >= until {
-            return overrun();
-        }
-        // Who takes nothing is not woken for each event, and looks now and then whether it is too late.
-        let wait = if socket.is_pending() { STALL_LOOK.min(until - now) } else { until - now };
+        };
         socket.wait(bell, wait);
     }
 }

@@ -5,7 +5,6 @@ use crate::http::{BodyError, Exchange};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
-use std::io::Read;
 
 /// Bytes of a request's body.
 const BODY_BYTES: u64 = 2 * 1024 * 1024;
@@ -23,7 +22,7 @@ pub(super) fn json<T: DeserializeOwned>(exchange: &mut Exchange<'_>) -> Result<T
         let why = "Expected request with `Content-Type: application/json`";
         return Err(Bad::Json(why.to_owned()).into());
     }
-    let bytes = match body(exchange) {
+    let bytes = match exchange.whole_body(BODY_BYTES) {
         Err(BodyError::TooLarge) => {
             return Err(Bad::Json(format!("{UNBUFFERED}: length limit exceeded")).into());
         }
@@ -56,7 +55,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 
 /// The body of a stop or cancel: nothing at all, or an object.
 pub(super) fn lifecycle(exchange: &mut Exchange<'_>) -> Result<LifecycleRequest, Refused> {
-    let bytes = match body(exchange) {
+    let bytes = match exchange.whole_body(BODY_BYTES) {
         Err(BodyError::TooLarge) => return Err(Bad::LifecycleTooLarge.into()),
         Err(error) => return Err(Bad::Lifecycle(error.to_string()).into()),
         Ok(bytes) => bytes,
@@ -65,16 +64,6 @@ pub(super) fn lifecycle(exchange: &mut Exchange<'_>) -> Result<LifecycleRequest,
         return Ok(LifecycleRequest::default());
     }
     serde_json::from_slice(&bytes).map_err(|why| Bad::Lifecycle(why.to_string()).into())
-}
-
-fn body(exchange: &mut Exchange<'_>) -> Result<Vec<u8>, BodyError> {
-    exchange.limit_body(BODY_BYTES)?;
-    let mut bytes = Vec::new();
-    match exchange.body().read_to_end(&mut bytes) {
-        Ok(_) => Ok(bytes),
-        // Anything else is a client that has gone, and reads no answer.
-        Err(error) => Err(BodyError::of(&error).unwrap_or(BodyError::Incomplete)),
-    }
 }
 
 /// A parameter that is a number.

@@ -108,6 +108,12 @@ impl Batches {
         lock(&self.writer).as_ref().unwrap().limit_pages(pages);
     }
 
+    /// Makes every write fail.
+    #[cfg(test)]
+    pub(super) fn forbid_writing(&self) {
+        lock(&self.writer).as_ref().unwrap().forbid_writing();
+    }
+
     /// Has something written, with others' or alone. `long` is called, once, when that takes long.
     pub(super) fn write(&self, work: Work, long: Long<'_>) -> Result<Done, StoreError> {
         let state = Mutex::new(State::Waiting);

@@ -85,6 +85,12 @@ impl Writer {
         self.connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
     }
 
+    /// Makes every write fail.
+    #[cfg(test)]
+    pub(super) fn forbid_writing(&self) {
+        self.connection.pragma_update(None, "query_only", true).unwrap();
+    }
+
     /// Writes all of it in one transaction. If that fails, each piece is tried in one of its own, so
     /// that only what cannot be written fails.
     pub(super) fn write(&mut self, works: &[&Work]) -> Vec<Result<Done, StoreError>> {

@@ -30,7 +30,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -38,6 +38,8 @@ use writer::Writer;
 
 /// Messages that wait to be written. An agent's lines may take up half of it, see [`Journal::wait_for_room`].
 const QUEUE: usize = 4096;
+/// Bytes of actions that may wait; who can wait does, above. Those who cannot say little.
+const QUEUE_BYTES: usize = 4 * 1024 * 1024;
 /// Messages written together at most.
 const BATCH: usize = 256;
 /// How often someone who waits for room looks.
@@ -56,16 +58,23 @@ pub(super) struct Finish {
 
 pub(super) enum Message {
     Begin { id: String, kind: Kind, first: Action, reply: Option<Sender<bool>> },
-    Append { id: String, action: Action },
+    Append { id: String, action: Action, bytes: usize },
     Finish(Box<Finish>),
     Approval { line: String, reply: Option<Sender<bool>> },
+}
+
+impl Message {
+    /// Bytes that count towards what waits.
+    fn bytes(&self) -> usize {
+        if let Message::Append { bytes, .. } = self { *bytes } else { 0 }
+    }
 }
 
 /// The handle to the journal; dropped, it writes what is left and ends.
 pub(super) struct Journal {
     queue: Mutex<Option<Sender<Message>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    failed: Arc<AtomicBool>,
+    known: Arc<Known>,
     places: Places,
     /// Held while the journal is ours.
     _lock: Flock<File>,
@@ -73,7 +82,7 @@ pub(super) struct Journal {
 
 impl fmt::Debug for Journal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Journal").field("failed", &self.failed).finish_non_exhaustive()
+        f.debug_struct("Journal").field("failed", &self.known.failed).finish_non_exhaustive()
     }
 }
 
@@ -108,16 +117,24 @@ impl Journal {
         let (writer, recovered, approvals) = recover::recover(places.clone())?;
         let found = Found { recovered, approvals, head: writer.head.clone(), runs: writer.count };
         let (queue, messages) = bounded(QUEUE);
-        let failed = Arc::new(AtomicBool::new(false));
-        let tells = Arc::clone(&failed);
+        let known = Known { sealed: AtomicU64::new(writer.count), ..Known::default() };
+        let known = Arc::new(known);
+        let tells = Arc::clone(&known);
         let thread = crate::base::thread::spawn("journal", move || serve(writer, &messages, &tells))?;
         let (queue, thread) = (Mutex::new(Some(queue)), Mutex::new(Some(thread)));
-        Ok((Journal { queue, thread, failed, places, _lock: lock }, found))
+        Ok((Journal { queue, thread, known, places, _lock: lock }, found))
     }
 
     /// Whether everything that was told to the journal is, or will be, in it.
     pub(super) fn is_well(&self) -> bool {
-        !self.failed.load(Ordering::Acquire)
+        !self.known.failed.load(Ordering::Acquire)
+    }
+
+    /// Runs sealed so far, and bytes of the files that all runs share.
+    pub(super) fn size(&self) -> (u64, u64) {
+        let files = [self.places.runs(), self.places.state(), self.places.approvals()];
+        let bytes = files.iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum();
+        (self.known.sealed.load(Ordering::Relaxed), bytes)
     }
 
     /// Begins a run and waits until it cannot be lost; false when the journal cannot be written.
@@ -127,17 +144,20 @@ impl Journal {
 
     /// Begins a run without waiting.
     pub(super) fn begin(&self, id: &str, kind: Kind, first: Action) {
-        self.send(Message::Begin { id: id.to_owned(), kind, first, reply: None });
+        let _ = self.send(Message::Begin { id: id.to_owned(), kind, first, reply: None });
     }
 
-    /// Adds an action to a run's log.
-    pub(super) fn append(&self, id: &str, action: Action) {
-        self.send(Message::Append { id: id.to_owned(), action });
+    /// Adds an action of about so many bytes to a run's log.
+    pub(super) fn append(&self, id: &str, action: Action, bytes: usize) {
+        self.known.waiting.fetch_add(bytes, Ordering::AcqRel);
+        if !self.send(Message::Append { id: id.to_owned(), action, bytes }) {
+            self.known.waiting.fetch_sub(bytes, Ordering::AcqRel);
+        }
     }
 
     /// Ends a run.
     pub(super) fn finish(&self, finish: Finish) {
-        self.send(Message::Finish(Box::new(finish)));
+        let _ = self.send(Message::Finish(Box::new(finish)));
     }
 
     /// Notes an approval; with `surely` it waits until that cannot be lost, and tells whether.
@@ -146,15 +166,18 @@ impl Journal {
         if surely {
             return self.surely(|reply| Message::Approval { line, reply: Some(reply) });
         }
-        self.send(Message::Approval { line, reply: None });
-        true
+        self.send(Message::Approval { line, reply: None })
     }
 
-    /// Waits while more than half of the queue is taken: so that somebody who has much to say leaves room
-    /// for those who must not wait.
+    /// Whether less than half of the queue is taken, and not much waits in it.
+    pub(super) fn has_room(&self) -> bool {
+        let is_long = lock(&self.queue).as_ref().is_some_and(|queue| queue.len() > QUEUE / 2);
+        !is_long && self.known.waiting.load(Ordering::Acquire) <= QUEUE_BYTES
+    }
+
+    /// Waits for room: so that somebody who has much to say leaves some for those who must not wait.
     pub(super) fn wait_for_room(&self) {
-        let full = || lock(&self.queue).as_ref().is_some_and(|queue| queue.len() > QUEUE / 2);
-        while self.is_well() && full() {
+        while self.is_well() && !self.has_room() {
             std::thread::park_timeout(ROOM_LOOK);
         }
     }
@@ -165,17 +188,21 @@ impl Journal {
         queue.send(message(reply)).is_ok() && written.recv() == Ok(true)
     }
 
-    /// Never waits: what does not fit is lost, and the journal has failed.
-    fn send(&self, message: Message) {
-        let Some(queue) = lock(&self.queue).clone() else { return refuse(message) };
-        if let Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) =
-            queue.try_send(message)
-        {
-            if !self.failed.swap(true, Ordering::AcqRel) {
-                log::error!("the journal has failed: the disk is too slow for it");
-            }
+    /// Never waits: what does not fit is lost, and the journal has failed. Whether it fitted.
+    fn send(&self, message: Message) -> bool {
+        let Some(queue) = lock(&self.queue).clone() else {
             refuse(message);
+            return false;
+        };
+        let Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) = queue.try_send(message)
+        else {
+            return true;
+        };
+        if !self.known.failed.swap(true, Ordering::AcqRel) {
+            log::error!("the journal has failed: the disk is too slow for it");
         }
+        refuse(message);
+        false
     }
 
     /// Sealed runs from the newest on; see [`read::newest`].
@@ -211,19 +238,37 @@ impl Drop for Journal {
     }
 }
 
+/// What the thread tells whoever asks.
+#[derive(Debug, Default)]
+struct Known {
+    /// It writes no more.
+    failed: AtomicBool,
+    /// Bytes of the actions that wait for it.
+    waiting: AtomicUsize,
+    /// Runs sealed so far.
+    sealed: AtomicU64,
+}
+
 /// The thread `journal`: takes what has come, writes it, tells who waits.
-fn serve(mut writer: Writer, messages: &Receiver<Message>, failed: &AtomicBool) {
+fn serve(mut writer: Writer, messages: &Receiver<Message>, known: &Known) {
     while let Ok(first) = messages.recv() {
         let batch: Vec<Message> = [first].into_iter().chain(messages.try_iter().take(BATCH - 1)).collect();
-        if failed.load(Ordering::Acquire) {
+        let bytes: usize = batch.iter().map(Message::bytes).sum();
+        if known.failed.load(Ordering::Acquire) {
             batch.into_iter().for_each(refuse);
+            known.waiting.fetch_sub(bytes, Ordering::AcqRel);
             continue;
         }
-        match writer.write(&batch) {
-            Ok(sealed) => tell(batch, sealed),
+        let written = writer.write(&batch);
+        known.waiting.fetch_sub(bytes, Ordering::AcqRel);
+        match written {
+            Ok(ends) => {
+                known.sealed.store(writer.count, Ordering::Relaxed);
+                tell(batch, ends);
+            }
             Err(error) => {
                 log::error!("the journal has failed and is not written any more: {error}");
-                failed.store(true, Ordering::Release);
+                known.failed.store(true, Ordering::Release);
                 batch.into_iter().for_each(refuse);
             }
         }

@@ -51,11 +51,15 @@ pub(super) fn recover(places: Places) -> io::Result<(Writer, Recovered, Vec<Appr
     }
     cut_orphaned_states(&mut writer, &ended)?;
     for Record { id, .. } in unfinished {
-        let last = ended.remove(&id).flatten();
-        let finish = match (last, state_of(&writer.state, &id)?) {
+        let ending = match ended.remove(&id).flatten() {
+            Some(last) => state_of(&writer.state, &id)?.map(|state| (last, state)),
+            // To look for a state that is not there would be to read all of them.
+            None => None,
+        };
+        let finish = match ending {
             // It had ended; only its second line is missing.
-            (Some(last), Some(state)) => Finish { id, last, state, done: Box::new(|_| {}) },
-            _ => abort(&mut writer, &mut found, id)?,
+            Some((last, state)) => Finish { id, last, state, done: Box::new(|_| {}) },
+            None => abort(&mut writer, &mut found, id)?,
         };
         writer.seal(&finish);
     }

@@ -68,7 +68,7 @@ impl Writer {
         for message in batch {
             match message {
                 Message::Begin { .. } => {}
-                Message::Append { id, action } => self.append(id, action)?,
+                Message::Append { id, action, .. } => self.append(id, action)?,
                 Message::Approval { line, .. } => self.approvals.push(line),
                 Message::Finish(finish) if self.logs.contains_key(&finish.id) => finished.push(finish),
                 Message::Finish(_) => {}

@@ -13,6 +13,18 @@ pub(super) struct Log {
 }
 
 impl Log {
+    pub(super) fn new(id: &str) -> Log {
+        Log { first: None, last: None, count: 0, digest: Digest::new(id) }
+    }
+
+    /// Adds an action with its line.
+    pub(super) fn add(&mut self, line: &str, action: Action) {
+        self.digest.add(line);
+        self.count += 1;
+        self.first.get_or_insert_with(|| action.clone());
+        self.last = Some(action);
+    }
+
     /// Whether it begins as the record says. A run whose log was lost with its server has its end alone.
     pub(super) fn begins_as(&self, record: &Record) -> bool {
         let Some(first) = &self.first else { return false };

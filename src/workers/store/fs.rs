@@ -7,7 +7,7 @@
 //!                                           /workers/id-{hex of the worker's id}/worker.json
 //!                                                                               /transcript.jsonl
 //! ```
-use super::log::{Log, sync_dir};
+use super::log::{Log, open_regular, sync_dir};
 use super::reopen::{self, Restored};
 use super::{EventRecord, RuntimeRecord, Store, StoreError, WorkerRecord};
 use crate::base::hex::hex;
@@ -48,12 +48,9 @@ impl FsStore {
     pub(in crate::workers) fn open(root: &Path, runtime_id: &str) -> io::Result<(FsStore, Restored)> {
         let dir = root.join("runtimes").join(folder(runtime_id));
         DirBuilder::new().recursive(true).mode(0o700).create(dir.join(WORKERS))?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(dir.join(".lock"))?;
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true).mode(0o600);
+        let lock = open_regular(&mut options, &dir.join(".lock"))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
             nix::errno::Errno::EWOULDBLOCK => {
                 io::Error::new(ErrorKind::ResourceBusy, "another process has this runtime open")

@@ -1,5 +1,7 @@
 //! A file of JSON lines that only grows. A line is on disk when its append returns; one that was cut
 //! by a crash is taken off when the file is opened again, and never joined to the next.
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::cmp::Ordering;
@@ -42,7 +44,7 @@ impl Log {
         mut keep: impl FnMut(T) -> Option<K>,
     ) -> io::Result<(Log, Read<K>)> {
         let mut read = Read { lines: Vec::new(), broken: 0, cut: 0 };
-        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+        let file = match open_regular(OpenOptions::new().read(true).write(true), &path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Log::new(path), read)),
             Err(error) => return Err(error),
@@ -78,12 +80,9 @@ impl Log {
     pub(super) fn append(&mut self, line: &impl Serialize) -> io::Result<()> {
         let mut bytes = serde_json::to_vec(line).map_err(io::Error::other)?;
         bytes.push(b'\n');
-        let file = OpenOptions::new()
-            .write(true)
-            .create(!self.exists)
-            .truncate(false)
-            .mode(0o600)
-            .open(&self.path)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(!self.exists).truncate(false).mode(0o600);
+        let file = open_regular(&mut options, &self.path)?;
         match file.metadata()?.len().cmp(&self.len) {
             Ordering::Equal => {}
             // After an append that failed half-way.
@@ -106,6 +105,21 @@ impl Log {
 fn next_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<usize> {
     line.clear();
     io::Read::take(reader, LINE_BYTES as u64 + 2).read_until(b'\n', line)
+}
+
+/// Opens a file, and nothing else of its name: a pipe would never be ready, a device never end, and a link
+/// lead elsewhere.
+///
+/// # Errors
+/// `InvalidData` for such a thing, else the system's.
+pub(super) fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let strange = || io::Error::new(io::ErrorKind::InvalidData, "not a regular file");
+    let opened = options.custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits()).open(path);
+    let file = opened.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ELOOP | Errno::EISDIR | Errno::ENXIO | Errno::ENODEV) => strange(),
+        _ => error,
+    })?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(strange()) }
 }
 
 /// Makes a directory's entries last.
@@ -147,6 +161,21 @@ mod tests {
         assert_eq!((read.lines, read.broken, read.cut), (vec![1, 2], 3, 2), "only the last one is cut");
         assert_eq!(log.len(), 9);
         assert_eq!(open(&dir.path().join("none")).1.lines, Vec::<u64>::new());
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str| dir.path().join(name);
+        nix::unistd::mkfifo(&place("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::fs::create_dir(place("directory")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", place("link")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(place("socket")).unwrap();
+        for name in ["pipe", "directory", "link", "socket"] {
+            let error = Log::open(place(name), |n: u64| Some(n)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{name}");
+            assert!(Log::new(place(name)).append(&1).is_err(), "{name}");
+        }
     }
 
     #[test]

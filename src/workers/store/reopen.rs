@@ -1,7 +1,7 @@
 //! Reads what an earlier life left in the files: torn ends are cut, a broken worker is left out, and
 //! each such thing is told. Nothing that is merely broken keeps the runtime from starting.
 use super::fs::{EVENTS, RUNTIME, TRANSCRIPT, WORKER, WORKERS, id_of};
-use super::log::Log;
+use super::log::{Log, open_regular};
 use super::record::{EventRecord, RuntimeRecord, SCHEMA_VERSION, WorkerRecord};
 use crate::workers::model::WorkerRef;
 use crate::workers::transcript::{Entry, TranscriptItem};
@@ -55,10 +55,19 @@ pub(super) fn read(dir: &Path, runtime_id: &str) -> io::Result<Read3> {
     remove_temporaries(dir);
     read_runtime(dir, runtime_id, &mut restored)?;
     let mut last = 0;
-    let (events, lines) = Log::open(dir.join(EVENTS), |event: EventRecord| -> Option<()> {
-        last = last.max(event.id);
-        None
-    })?;
+    let mut open = || {
+        Log::open(dir.join(EVENTS), |event: EventRecord| -> Option<()> {
+            last = last.max(event.id);
+            None
+        })
+    };
+    let (events, lines) = match open() {
+        Err(error) if error.kind() == ErrorKind::InvalidData => {
+            set_aside(dir, EVENTS, &error.to_string(), &mut restored)?;
+            open()?
+        }
+        opened => opened?,
+    };
     restored.last_event_id = last;
     if lines.cut > 0 {
         restored.note("store.torn_line_cut", format!("{} bytes cut from the event log", lines.cut), None);
@@ -89,10 +98,13 @@ fn read_runtime(dir: &Path, runtime_id: &str, restored: &mut Restored) -> io::Re
         }
         Some(Err(why)) => why,
     };
-    // Kept for whoever can make sense of it: bundles are in there.
-    let aside = dir.join(format!("{RUNTIME}.set-aside-{}", std::process::id()));
-    fs::rename(&path, aside)?;
-    restored.note("store.runtime_set_aside", format!("{RUNTIME} was set aside: it is {problem}"), None);
+    set_aside(dir, RUNTIME, &problem, restored)
+}
+
+/// Gives a file another name, for whoever can make sense of it: bundles may be in there.
+fn set_aside(dir: &Path, name: &str, problem: &str, restored: &mut Restored) -> io::Result<()> {
+    fs::rename(dir.join(name), dir.join(format!("{name}.set-aside-{}", std::process::id())))?;
+    restored.note("store.set_aside", format!("{name} was set aside: it is {problem}"), None);
     Ok(())
 }
 
@@ -166,9 +178,10 @@ fn load_worker(
 
 /// A record's file; `None` if there is none, an inner error if it makes no sense.
 fn record<T: DeserializeOwned>(path: &Path) -> io::Result<Option<Result<T, String>>> {
-    let file = match fs::File::open(path) {
+    let file = match open_regular(fs::OpenOptions::new().read(true), path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::InvalidData => return Ok(Some(Err(error.to_string()))),
         Err(error) => return Err(error),
     };
     let mut bytes = Vec::new();

@@ -1,0 +1,132 @@
+//! `exec`: runs a program on the server and passes its output, its input and its end on. Whoever ends this
+//! process ends the run: the server sees the connection close.
+use super::arguments::Exec;
+use super::events::Events;
+use super::failure::{Failure, Refusal};
+use super::output::{Output, note};
+use super::server::{Answer, Content, Server, broken};
+use serde_json::{Map, Value, json};
+use std::io::{self, ErrorKind, IsTerminal, Read, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+use ureq::http::Method;
+
+/// Its time was over (the code of `timeout(1)`).
+const TIMED_OUT: u8 = 124;
+/// The server ended the run before it ended itself: too much output, or somebody stopped it.
+const ENDED: u8 = 125;
+/// Bytes of input in one request.
+const INPUT_BYTES: usize = 64 * 1024;
+
+pub(super) fn run(server: Server, output: Output, wanted: Exec) -> Result<ExitCode, Failure> {
+    if wanted.args.is_empty() {
+        return Err(Failure::Usage("exec needs a program: exec -- PROGRAM ARGUMENTS".to_owned()));
+    }
+    let mut env = Map::new();
+    for variable in wanted.env {
+        match variable.split_once('=') {
+            Some((name, value)) => env.insert(name.to_owned(), value.into()),
+            None => return Err(Failure::Usage(format!("--env: `{variable}` is not NAME=VALUE"))),
+        };
+    }
+    let piped = !io::stdin().is_terminal();
+    let mut request = json!({"args": wanted.args, "env": env, "keep_stdin": piped});
+    if let Some(seconds) = wanted.timeout {
+        request["timeout_secs"] = seconds.into();
+    }
+    if let Some(cwd) = wanted.cwd {
+        request["cwd"] = cwd.into();
+    }
+    let accept = [("accept", "text/event-stream")];
+    let server = Arc::new(server);
+    let answer = server.send(Method::POST, "exec", &accept, Content::Json(&request), None)?;
+    follow(&server, answer, output, piped)
+}
+
+fn follow(server: &Arc<Server>, answer: Answer, output: Output, piped: bool) -> Result<ExitCode, Failure> {
+    let mut events = Events::of(answer.body.into_reader());
+    while let Some(event) = events.next().map_err(|error| broken(error.into()))? {
+        let Ok(data) = serde_json::from_str::<Value>(&event.data) else { continue };
+        if output.json {
+            output.line(&data)?;
+        }
+        let text = |name: &str| data[name].as_str().unwrap_or_default();
+        match text("type") {
+            "started" if piped => pass_input(Arc::clone(server), text("run_id").to_owned()),
+            "stdout" if !output.json => output.raw(text("data").as_bytes())?,
+            "stderr" if !output.json => {
+                io::stderr().lock().write_all(text("data").as_bytes()).map_err(Failure::printing)?;
+            }
+            "error" => note(text("message")),
+            "exit_code" => return Ok(exit_code(&data)),
+            _ if event.name.as_deref() == Some("gap") => note("output is missing here"),
+            _ => {}
+        }
+    }
+    Err(Failure::Unreachable("the connection broke before the run ended, which ended it".to_owned()))
+}
+
+/// The program's own code, as a shell tells it.
+fn exit_code(end: &Value) -> ExitCode {
+    let code = |number: i64| ExitCode::from(u8::try_from(number).unwrap_or(ENDED));
+    match (end["code"].as_i64(), end["signal"].as_i64()) {
+        _ if end["timed_out"] == true => ExitCode::from(TIMED_OUT),
+        _ if end["truncated"] == true => ExitCode::from(ENDED),
+        (_, Some(signal)) => code(128 + signal),
+        (Some(number), None) => code(number),
+        (None, None) => ExitCode::from(ENDED),
+    }
+}
+
+/// Passes our standard input on, piece by piece, as the program takes it; beside the output, whose end ends
+/// this process and so the thread.
+fn pass_input(server: Arc<Server>, run: String) {
+    let pass = move || {
+        let mut input = io::stdin().lock();
+        let mut piece = vec![0; INPUT_BYTES];
+        loop {
+            let (count, close) = match input.read(&mut piece) {
+                Ok(0) => (0, "?close=true"),
+                Ok(count) => (count, ""),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    note(format_args!("standard input: {error}"));
+                    (0, "?close=true")
+                }
+            };
+            let content = Content::Bytes(&mut &piece[..count], count as u64);
+            let sent = server.send(Method::POST, &format!("exec/{run}/stdin{close}"), &[], content, None);
+            match sent.and_then(Answer::json) {
+                Ok(_) if close.is_empty() => {}
+                Ok(_) => return,
+                // It has ended, or reads no more.
+                Err(Failure::Refused(Refusal { status: 404 | 409, .. })) => return,
+                Err(failure) => return note(format_args!("standard input: {failure}")),
+            }
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("input".to_owned()).spawn(pass) {
+        note(format_args!("standard input is not passed on: {error}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_become_exit_codes() {
+        for (end, code) in [
+            (json!({"code": 0}), 0),
+            (json!({"code": 3, "signal": null}), 3),
+            (json!({"code": -1, "signal": 9}), 137),
+            (json!({"code": -1, "signal": 9, "timed_out": true}), 124),
+            (json!({"code": -1, "truncated": true}), 125),
+            (json!({"code": -1}), 125),
+            (json!({}), 125),
+        ] {
+            assert_eq!(format!("{:?}", exit_code(&end)), format!("{:?}", ExitCode::from(code)), "{end}");
+        }
+    }
+}

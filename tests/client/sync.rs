@@ -1,0 +1,184 @@
+//! `sync`: what differs is sent, once or with each change.
+
+use crate::binary::{IDLE, Server, eventually, unused_port};
+use crate::ctl::{Running, Said, command_for, contents, files, finish, write};
+use nix::sys::signal::Signal;
+use std::fs;
+use std::path::Path;
+
+fn idle() -> Server {
+    Server::start(IDLE, unused_port(), &[])
+}
+
+fn sync(server: &Server, top: &Path, words: &[&str]) -> Said {
+    let words = [&["sync", top.to_str().unwrap()], words].concat();
+    finish(&mut command_for(server, "", &words))
+}
+
+fn watch(server: &Server, top: &Path, words: &[&str]) -> Running {
+    let words = [&["sync", "--watch", top.to_str().unwrap()], words].concat();
+    let running = Running::start(&mut command_for(server, "", &words));
+    running.says("watching ");
+    running
+}
+
+/// Waits until the server's files are these.
+#[track_caller]
+fn expect(server: &Server, below: &str, expected: &[(&str, &str)]) {
+    let top = server.root().join(below);
+    eventually(&format!("{expected:?}"), || contents(&top) == files(expected));
+}
+
+#[test]
+fn only_what_differs_is_sent() {
+    let server = idle();
+    let here = tempfile::tempdir().unwrap();
+    for name in ["a", "sub/b", "sub/deep/c", ".git/x", "skip.log"] {
+        write(here.path(), name, name);
+    }
+    fs::create_dir(here.path().join("empty")).unwrap();
+    let words = ["--to", "z", "--exclude", "*.log"];
+    let first = sync(&server, here.path(), &words);
+    assert_eq!(first.ok(), "sent 3 files (16 B) a, sub/b, sub/deep/c\n");
+    expect(&server, "z", &[("a", "a"), ("sub/b", "sub/b"), ("sub/deep/c", "sub/deep/c")]);
+    assert!(server.root().join("z/empty").is_dir());
+    assert_eq!(sync(&server, here.path(), &words).ok(), "");
+    // Another content of the same length, another mode, a file that is only there.
+    write(here.path(), "a", "A");
+    write(&server.root().join("z"), "extra/file", "there");
+    write(&server.root().join("z"), "node_modules/m", "there");
+    write(&server.root().join("z"), "kept.log", "there");
+    assert_eq!(sync(&server, here.path(), &words).ok(), "sent a (1 B)\n");
+    fs::set_permissions(here.path().join("a"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    assert_eq!(sync(&server, here.path(), &words).ok(), "sent a (1 B)\n");
+    assert!(server.root().join("z/extra/file").exists());
+    let pid =
+        |server: &Server| finish(&mut command_for(server, "", &["status", "--json"])).json()["pid"].clone();
+    let before = pid(&server);
+    let said = sync(&server, here.path(), &[&words[..], &["--delete", "--restart"]].concat());
+    assert_eq!(said.ok(), "deleted extra/file\ndeleted extra\nrestarted\n");
+    assert_ne!(pid(&server), before);
+    assert!(server.root().join("z/node_modules/m").exists() && server.root().join("z/kept.log").exists());
+    let before = pid(&server);
+    sync(&server, here.path(), &[&words[..], &["--restart"]].concat()).ok();
+    assert_eq!(pid(&server), before, "nothing changed, nothing is restarted");
+}
+
+#[test]
+fn a_file_in_the_place_of_a_directory_goes_only_with_delete() {
+    let server = idle();
+    let here = tempfile::tempdir().unwrap();
+    write(here.path(), "x/inside", "1");
+    write(here.path(), "y", "2");
+    sync(&server, here.path(), &[]).ok();
+    fs::remove_dir_all(here.path().join("x")).unwrap();
+    fs::remove_file(here.path().join("y")).unwrap();
+    write(here.path(), "x", "file");
+    write(here.path(), "y/inside", "in");
+    sync(&server, here.path(), &[]).failed(1, &["409"]);
+    expect(&server, "", &[("x/inside", "1"), ("y", "2")]);
+    assert_eq!(sync(&server, here.path(), &["--delete"]).code, Some(0));
+    expect(&server, "", &[("x", "file"), ("y/inside", "in")]);
+}
+
+#[test]
+fn a_large_directory_goes_in_several_archives() {
+    let server = idle();
+    let here = tempfile::tempdir().unwrap();
+    for n in 0..2100 {
+        write(here.path(), &format!("d{}/f{n}", n % 10), &n.to_string());
+    }
+    let said = sync(&server, here.path(), &[]);
+    assert_eq!(said.ok().lines().count(), 2, "{said:?}");
+    assert_eq!(contents(server.root()), contents(here.path()));
+}
+
+#[test]
+fn every_kind_of_save_is_seen() {
+    for further in [&[][..], &["--poll"]] {
+        let server = idle();
+        let here = tempfile::tempdir().unwrap();
+        write(here.path(), "app.py", "1");
+        let flags = [&["--delete", "--to", "z"], further].concat();
+        let client = watch(&server, here.path(), &flags);
+        expect(&server, "z", &[("app.py", "1")]);
+        // In place.
+        write(here.path(), "app.py", "2");
+        expect(&server, "z", &[("app.py", "2")]);
+        // By a temporary file that is renamed over it, beside a swap file.
+        write(here.path(), ".app.py.swp", "swap");
+        write(here.path(), "app.py~", "3");
+        fs::rename(here.path().join("app.py~"), here.path().join("app.py")).unwrap();
+        expect(&server, "z", &[("app.py", "3")]);
+        // A directory that comes with what is in it, and one that grows.
+        let aside = tempfile::tempdir().unwrap();
+        write(aside.path(), "new/deep/f", "4");
+        fs::rename(aside.path().join("new"), here.path().join("new")).unwrap();
+        expect(&server, "z", &[("app.py", "3"), ("new/deep/f", "4")]);
+        write(here.path(), "new/deep/er/g", "5");
+        expect(&server, "z", &[("app.py", "3"), ("new/deep/er/g", "5"), ("new/deep/f", "4")]);
+        fs::remove_dir_all(here.path().join("new")).unwrap();
+        expect(&server, "z", &[("app.py", "3")]);
+        eventually("the directory goes", || !server.root().join("z/new").exists());
+        client.signal(Signal::SIGINT);
+    }
+}
+
+#[test]
+fn a_burst_is_one_archive_and_one_restart() {
+    let server = idle();
+    let here = tempfile::tempdir().unwrap();
+    for n in 0..50 {
+        write(here.path(), &format!("f{n:02}"), "1");
+    }
+    let client = watch(&server, here.path(), &["--restart"]);
+    eventually("the first round", || client.out().contains("restarted"));
+    let first = client.out().len();
+    for n in 0..50 {
+        write(here.path(), &format!("f{n:02}"), "2");
+    }
+    eventually("the burst", || contents(server.root()).iter().all(|(_, text)| text == "2"));
+    eventually("its restart", || client.out()[first..].contains("restarted"));
+    let rounds = client.out()[first..].matches("restarted").count();
+    // A loaded machine may let the burst pause for longer than 15 ms.
+    assert!(rounds <= 5, "{rounds} rounds: {}", client.out());
+}
+
+#[test]
+fn a_server_that_went_away_is_made_equal_when_it_is_back() {
+    let mut server = idle();
+    let here = tempfile::tempdir().unwrap();
+    write(here.path(), "a", "1");
+    write(here.path(), "b", "1");
+    let client = watch(&server, here.path(), &[]);
+    expect(&server, "", &[("a", "1"), ("b", "1")]);
+    server.terminate();
+    write(here.path(), "a", "2");
+    client.says("refused");
+    // Another one at its place, with nothing in its root.
+    let (address, root) = (server.address, server.root().to_owned());
+    fs::remove_file(root.join("b")).unwrap();
+    let port = address.port().to_string();
+    let root = root.to_str().unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_simple-artifact-server"));
+    command.args(["--command", IDLE, "--host", "127.0.0.1", "--port", &port, "--root", root]);
+    command.args(["--subprocess-port", &unused_port().to_string()]);
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut second = command.spawn().unwrap();
+    eventually("made equal", || contents(server.root()) == files(&[("a", "2"), ("b", "1")]));
+    second.kill().unwrap();
+    second.wait().unwrap();
+}
+
+#[test]
+fn what_is_refused_is_said_and_not_repeated() {
+    let server = Server::start(IDLE, unused_port(), &["--max-upload", "1KiB"]);
+    let here = tempfile::tempdir().unwrap();
+    let client = watch(&server, here.path(), &[]);
+    write(here.path(), "large", &"x".repeat(2000));
+    client.says("too_large, 413");
+    // The next save heals it.
+    write(here.path(), "large", "small");
+    expect(&server, "", &[("large", "small")]);
+    assert_eq!(client.err().matches("413").count(), 1, "{}", client.err());
+}
