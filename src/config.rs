@@ -153,6 +153,8 @@ struct Source<'e> {
 }
 
 impl Source<'_> {
+    // Once, not in each of its callers.
+    #[inline(never)]
     fn text(&self, setting: &'static str, flag: Option<String>) -> Result<Option<String>, ConfigError> {
         match (flag, (self.environment)(&variable(setting))) {
             (Some(text), _) => Ok(Some(text)),
@@ -172,9 +174,7 @@ impl Source<'_> {
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<T, ConfigError> {
         match self.text(setting, flag)? {
-            Some(text) => {
-                parse(text.trim()).map_err(|why| ConfigError::new(setting, format!("`{text}` {why}")))
-            }
+            Some(text) => parse(text.trim()).map_err(|why| senseless(setting, &text, &why)),
             None => Ok(default),
         }
     }
@@ -194,6 +194,12 @@ impl Source<'_> {
         let text = self.text(setting, None)?.unwrap_or_default();
         Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
     }
+}
+
+#[cold]
+#[inline(never)]
+fn senseless(setting: &'static str, text: &str, why: &str) -> ConfigError {
+    ConfigError::new(setting, format!("`{text}` {why}"))
 }
 
 /// Splits a command as a shell would.

@@ -53,10 +53,9 @@ pub struct Counted {
 impl Counted {
     /// Requests by the first digit of their status (0: the client left before there was one) and the
     /// bucket of their time.
-    pub fn served(&self) -> [[u64; BUCKETS]; CODES] {
-        std::array::from_fn(|code| {
-            std::array::from_fn(|bucket| self.served[code][bucket].load(Ordering::Relaxed))
-        })
+    pub fn served(&self) -> Vec<[u64; BUCKETS]> {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        self.served.iter().map(|buckets| buckets.each_ref().map(load)).collect()
     }
 
     /// Time of all requests together, in microseconds.

@@ -1,6 +1,6 @@
 //! The command-line client against a running server with a child of its own.
 #![cfg(feature = "client")]
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, unreachable_pub)]
 #[path = "../binary/mod.rs"]
 mod binary;
 mod commands;

@@ -15,8 +15,10 @@ import threading
 import frag
 import recompute
 
-RUNS = 40 if frag.SMALL_SCALE else 200
+RUNS = 20 if frag.SMALL_SCALE else 200
 KILLS = RUNS // 10
+# Each flipped byte is a process that verifies.
+FLIP_EVERY = 31 if frag.SMALL_SCALE else 1
 HEADERS = {"Authorization": "Bearer t"}
 # Prints what is awkward in JSON, then ends.
 AGENT = """
@@ -110,7 +112,7 @@ def flip_every_byte(journal):
     flips = 0
     for path in files:
         name, whole = str(path.relative_to(journal)), path.read_bytes()
-        for at in range(len(whole)):
+        for at in range(0, len(whole), FLIP_EVERY):
             path.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << (at % 7))]) + whole[at + 1 :])
             code, said = verify(journal)
             assert code == 1 and any(line.startswith(name + ":") for line in said), (name, at, code, said)

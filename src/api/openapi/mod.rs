@@ -9,6 +9,10 @@ use std::sync::OnceLock;
 /// The pieces of this build.
 const PIECES: &[&str] = &[
     include_str!("core.json"),
+    #[cfg(feature = "archive")]
+    include_str!("archive.json"),
+    #[cfg(feature = "page")]
+    include_str!("page.json"),
     #[cfg(feature = "artifacts")]
     include_str!("artifacts.json"),
     #[cfg(feature = "runs")]

@@ -77,6 +77,7 @@ async function beginExec(response, args) {
   const over = (text, tone) => {
     exec.run = null;
     ticking.delete(at("exec-state"));
+    at("exec-state").setAttribute("aria-live", "polite");
     Object.assign(at("exec-state"), { textContent: text });
     at("exec-state").dataset.tone = tone;
     at("exec-run").hidden = false;
@@ -92,6 +93,8 @@ async function beginExec(response, args) {
   at("exec-run").hidden = true;
   at("exec-stop").hidden = false;
   at("exec-state").dataset.tone = "wait";
+  // A clock is nothing to be read out; how it ends is.
+  at("exec-state").setAttribute("aria-live", "off");
   tick(at("exec-state"), () => `Running for ${lasting(Date.now() - began)}`);
   followExec(exec.run, output, {
     end: (event) => over(exitText(event), event.code === 0 ? "good" : "bad"),

@@ -35,22 +35,26 @@ function showStatus(now) {
   at("controls").hidden = !now.command;
   at("foot").textContent = `simple-artifact-server ${now.version}`;
 }
-// Why it is not there, in words.
+// Why it is not there, in words. What is said already is not said again: screen readers would repeat it.
+const notice = { said: "", until: 0 };
 function showNotice(now) {
   const texts = {
     failed: "It ended too often and is not started again until you do.", stopped: "It was stopped. Requests are answered 503 until it is started.",
     port_busy: `Somebody else listens on port ${now.port}.`, backoff: "It ended, and is started again after a pause.",
   };
   const text = texts[now.status];
+  notice.until = now.next_retry_ms === null ? 0 : Date.now() + now.next_retry_ms;
+  const said = JSON.stringify([now.status, now.message, now.port, notice.until > 0]);
+  if (notice.said === said) return;
+  notice.said = said;
   at("notice").hidden = !text;
   at("notice").dataset.tone = (STATES[now.status] || [])[1];
   if (!text) { at("notice").replaceChildren(); return; }
-  const until = now.next_retry_ms === null ? null : Date.now() + now.next_retry_ms;
-  const next = until === null ? null : tick(make("span"), () => ` Next start in ${lasting(until - Date.now() + 999)}.`);
+  const next = notice.until ? tick(make("span", { "aria-live": "off" }), () => ` Next start in ${lasting(notice.until - Date.now() + 999)}.`) : null;
   // How it ended stands in the head already.
   const isNews = now.message && !(now.exit && /^(exited with|killed by)/.test(now.message));
   const message = isNews ? make("code", { text: seen(now.message) }) : null;
-  at("notice").replaceChildren(make("p", {}, text, next), ...(message ? [message] : []));
+  at("notice").replaceChildren(make("p", {}, text, ...(next ? [next] : [])), ...(message ? [message] : []));
 }
 
 const refreshStatus = calmly(250, async () => {

@@ -57,27 +57,32 @@ async function* eventsOf(body, heard) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   let event = { name: "message", data: [], id: undefined };
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    heard();
-    text += value;
-    const lines = text.split("\n");
-    text = lines.pop();
-    for (const raw of lines) {
-      const line = raw.endsWith("\r") ? raw.slice(0, -1) : raw;
-      if (line === "") {
-        if (event.data.length > 0) yield { ...event, data: event.data.join("\n") };
-        event = { name: "message", data: [], id: undefined };
-        continue;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      heard();
+      text += value;
+      const lines = text.split("\n");
+      text = lines.pop();
+      for (const raw of lines) {
+        const line = raw.endsWith("\r") ? raw.slice(0, -1) : raw;
+        if (line === "") {
+          if (event.data.length > 0) yield { ...event, data: event.data.join("\n") };
+          event = { name: "message", data: [], id: undefined };
+          continue;
+        }
+        const colon = line.indexOf(":");
+        const field = colon < 0 ? line : line.slice(0, colon);
+        const content = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
+        if (field === "event") event.name = content;
+        else if (field === "data") event.data.push(content);
+        else if (field === "id") event.id = content;
       }
-      const colon = line.indexOf(":");
-      const field = colon < 0 ? line : line.slice(0, colon);
-      const content = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
-      if (field === "event") event.name = content;
-      else if (field === "data") event.data.push(content);
-      else if (field === "id") event.id = content;
     }
+  } finally {
+    // Who has enough gives the connection back.
+    reader.cancel().catch(() => {});
   }
 }
 
