@@ -13,10 +13,13 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Bytes the kernel keeps for a client that does not read, times two.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
+/// The last event in it, the state it is of, and its bytes while somebody has them.
+type Made = (u64, State, Weak<[u8]>);
+
 /// What a stream of the state begins with, made once for all who begin with the same: of a crowd that does
 /// not read it, each would keep some hundred kilobytes.
 #[derive(Debug, Default)]
-pub struct Beginning(Mutex<Option<(u64, State, Weak<[u8]>)>>);
+pub struct Beginning(Mutex<Option<Made>>);
 
 impl Beginning {
     fn bytes(&self, last: u64, state: State, slices: Slices) -> Arc<[u8]> {
