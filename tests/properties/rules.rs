@@ -13,11 +13,7 @@ use simple_artifact_server::http::{
     Decoder, Framing, Head, HeadError, Method, Scan, Version, read_response_head, scan,
 };
 
-<<<<<<< HEAD
 /// One of the rules below.
-=======
-/// Fails for bytes that break it.
->>>>>>> audit-ef
 pub type Rule = fn(&[u8]);
 
 /// By name, as the fuzz targets and the folders of seeds are called.
