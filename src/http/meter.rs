@@ -2,12 +2,11 @@
 //! Relaxed atomics only: counting never makes a request wait.
 use super::conn::Role;
 use super::head::Head;
-use super::seat::Stats;
 use crate::base::time::micros;
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Upper bounds of the time a request took, in microseconds; what took longer has a bucket more.
@@ -80,6 +79,31 @@ impl Counted {
         self.served[code][bucket].fetch_add(1, Ordering::Relaxed);
         self.micros.fetch_add(micros, Ordering::Relaxed);
     }
+}
+
+/// Counters of the front, each since its start unless said otherwise.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Connections accepted.
+    pub accepted: AtomicU64,
+    /// Failed accepts (out of descriptors, aborted connections).
+    pub accept_errors: AtomicU64,
+    /// Connections refused or closed because of a bound.
+    pub shed: AtomicU64,
+    /// Requests that are over, by [`Class`].
+    pub classes: [Counted; 3],
+    /// Requests being served now, those that wait in the hold aside.
+    pub in_flight: AtomicUsize,
+    /// Requests whose handler panicked.
+    pub panics: AtomicU64,
+    /// Open connections now.
+    pub connections: Arc<AtomicUsize>,
+    /// Streams now.
+    pub streams: AtomicUsize,
+    /// Held requests now.
+    pub held: AtomicUsize,
+    /// Pool threads now, streams aside.
+    pub threads: AtomicUsize,
 }
 
 /// The measure of the request a thread serves.

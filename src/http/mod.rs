@@ -59,12 +59,12 @@ pub use head::{Framing, Head, HeadError, Method, Version, list_elements};
 pub use head_rules::parse_length;
 pub use limits::Limits;
 pub use listener::bind;
-pub use meter::{BUCKETS_US, Class, Counted, Meter, Record};
+pub use meter::{BUCKETS_US, Class, Counted, Meter, Record, Stats};
 pub use request_id::{REQUEST_ID, REQUEST_ID_BYTES};
 pub use response::{Body, CopyError, Response, ResponseWriter, reason};
 pub use response_head::{Length, ResponseHead, body_length, read_response_head};
 pub use scan::{Scan, leading_empty_lines, scan};
-pub use seat::{Seat, Stats};
+pub use seat::Seat;
 pub use server::{Resume, Server};
 #[cfg(feature = "runs")]
 pub use socket::bound_send_buffer;

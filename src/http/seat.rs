@@ -2,7 +2,7 @@
 //! stream instead, so that slow peers can never use the pool up.
 use super::error::HttpError;
 use super::limits::{CROWD_TICK, STREAM_AFTER, STREAM_TICK, WAITED, WHOLE_BYTES};
-use super::meter::{Counted, Meter};
+use super::meter::{Meter, Stats};
 use crate::base::lock::lock;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -11,31 +11,6 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
-
-/// Counters of the front, each since its start unless said otherwise.
-#[derive(Debug, Default)]
-pub struct Stats {
-    /// Connections accepted.
-    pub accepted: AtomicU64,
-    /// Failed accepts (out of descriptors, aborted connections).
-    pub accept_errors: AtomicU64,
-    /// Connections refused or closed because of a bound.
-    pub shed: AtomicU64,
-    /// Requests that are over, by [`Class`](super::Class).
-    pub classes: [Counted; 3],
-    /// Requests being served now, those that wait in the hold aside.
-    pub in_flight: AtomicUsize,
-    /// Requests whose handler panicked.
-    pub panics: AtomicU64,
-    /// Open connections now.
-    pub connections: Arc<AtomicUsize>,
-    /// Streams now.
-    pub streams: AtomicUsize,
-    /// Held requests now.
-    pub held: AtomicUsize,
-    /// Pool threads now, streams aside.
-    pub threads: AtomicUsize,
-}
 
 /// A request counted as a stream.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! The connections that wait without a thread: registered with epoll under keys of one use each, and
 //! counted by what they wait for.
 use super::conn::Conn;
-use super::seat::Stats;
+use super::meter::Stats;
 use super::slab::Slab;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use std::io;

@@ -13,7 +13,7 @@ use simple_artifact_server::http::{
     Decoder, Framing, Head, HeadError, Method, Scan, Version, read_response_head, scan,
 };
 
-/// Fails for bytes that break it.
+/// One of the rules below.
 pub type Rule = fn(&[u8]);
 
 /// By name, as the fuzz targets and the folders of seeds are called.
