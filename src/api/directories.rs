@@ -5,6 +5,7 @@ use super::query::Query;
 use crate::files::{ArchiveOptions, Found, RelativePath};
 use crate::http::{Exchange, HttpError, Response};
 use serde::Serialize;
+use std::sync::atomic::Ordering;
 
 /// Entries of a list.
 const ENTRIES: usize = 10_000;
@@ -33,7 +34,12 @@ pub(super) fn unpack(api: &Api, exchange: &mut Exchange<'_>, path: &[u8]) -> Res
         return Err(bad("If-Match is for single files"));
     }
     let options = ArchiveOptions { max_bytes: api.max_upload, max_members: api.max_archive_members };
-    let unpacked = api.root.upload_archive(&base, &mut exchange.body(), options)?;
+    let uploads = &api.uploads;
+    let unpacked = api.root.upload_archive(&base, &mut exchange.body(), options).inspect_err(|_| {
+        uploads.failed.fetch_add(1, Ordering::Relaxed);
+    })?;
+    uploads.stored.fetch_add(unpacked.files, Ordering::Relaxed);
+    uploads.bytes.fetch_add(unpacked.bytes, Ordering::Relaxed);
     #[cfg(feature = "runs")]
     api.runs.happened(
         "FILE_UPLOADED",

@@ -10,6 +10,8 @@ use serde::Serialize;
 use std::io::{Seek, SeekFrom};
 use std::sync::atomic::Ordering;
 
+/// When there may be room again for what was refused because there is none.
+const RETRY_AFTER_SECONDS: &str = "1";
 /// Entries of a directory listing; what is beyond is counted out by `truncated`.
 const LISTING: usize = 10_000;
 
@@ -42,7 +44,8 @@ impl From<FileError> for HttpError {
                 500
             }
         };
-        HttpError::new(status, error.code(), error.to_string())
+        let answer = HttpError::new(status, error.code(), error.to_string());
+        if status == 503 { answer.with("retry-after", RETRY_AFTER_SECONDS) } else { answer }
     }
 }
 

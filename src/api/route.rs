@@ -104,7 +104,6 @@ pub fn route(method: Method, path: &[u8]) -> Result<Route<'_>, RouteError> {
         b"/interrupt" => (Route::Interrupt, ACT),
         b"/stop" => (Route::Stop, ACT),
         b"/start" => (Route::Start, ACT),
-        b"/upload" => (Route::Upload(b""), UPLOAD),
         b"/files" => (Route::File(b""), FILE),
         _ => match (path.strip_prefix(b"/upload/"), path.strip_prefix(b"/files/")) {
             (Some(rest), _) => (Route::Upload(rest), UPLOAD),

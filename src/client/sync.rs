@@ -82,10 +82,18 @@ pub(super) fn run(server: &Server, output: Output, wanted: &Sync) -> Result<(), 
                     note(&failure);
                 }
                 ask = true;
-                // What is refused is tried again after the next change only.
-                again = (!matches!(failure, Failure::Refused(_))).then_some(AGAIN);
+                again = may_pass(&failure).then_some(AGAIN);
             }
         }
+    }
+}
+
+/// Whether to try again before anything changes here: not what the server will not take.
+fn may_pass(failure: &Failure) -> bool {
+    match failure {
+        // It is busy, or what stands in front of it says that it is away.
+        Failure::Refused(refusal) => matches!(refusal.status, 502..=504),
+        _ => true,
     }
 }
 

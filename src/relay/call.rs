@@ -1,7 +1,7 @@
 //! The call a thread is in. The HTTP client hands its transport no context, so what the transport and
 //! the relay tell each other is kept in a thread-local: a call never leaves its thread.
 use crate::base::stop::StopToken;
-use crate::http::{Decoder, Framing, Head, Peek, Seat, peek};
+use crate::http::{Decoder, Framing, Head, Method, Peek, Seat, peek};
 use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Read};
@@ -55,6 +55,9 @@ pub(super) struct Call {
     pub(super) head_room: usize,
     /// The request's body is chunked.
     pub(super) chunked: bool,
+    /// The connection is not for another call: an app that sends a body behind its answer to `HEAD` may
+    /// do so after the last look at it, and the next answer would be that body.
+    last: bool,
     /// Tells that we are ending; there only while the response has no end of its own.
     stopping: Option<StopToken>,
     /// Follows a chunked response beside the HTTP client, which is lenient.
@@ -105,7 +108,10 @@ fn follow(chunks: &mut Decoder, mut bytes: &[u8]) -> Result<(), String> {
 /// The HTTP client asks twice: before it puts a connection away, and before it takes it out for another
 /// call. The second look sees all that the first would, so only that one costs a system call.
 pub(super) fn allows(pooled: &TcpStream) -> bool {
-    let known = with(|call| (call.fresh || call.malformed.is_some(), call.upstream.is_some()));
+    let known = with(|call| {
+        let putting_away = call.upstream.is_some();
+        (call.fresh || call.malformed.is_some() || (putting_away && call.last), putting_away)
+    });
     let (refused, putting_away) = known.unwrap_or((false, false));
     !refused && (putting_away || peek(pooled, &mut [0]) == Peek::Nothing)
 }
@@ -150,6 +156,7 @@ impl CallGuard {
             // Percent-encoding may triple the target; a few fields are added.
             head_room: head.bytes().len() * 3 + 1024,
             chunked: head.framing() == Framing::Chunked,
+            last: head.method() == Method::Head,
             chunks: None,
             malformed: None,
             stopping: None,

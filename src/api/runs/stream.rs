@@ -18,21 +18,25 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub struct Beginning(Mutex<Option<Made>>);
 
-/// The number of the last event in it, the state, the bytes.
-type Made = (u64, State, Weak<[u8]>);
+#[derive(Debug)]
+struct Made {
+    last: u64,
+    state: State,
+    bytes: Weak<[u8]>,
+}
 
 impl Beginning {
     fn bytes(&self, last: u64, state: State, slices: Slices) -> Arc<[u8]> {
         let mut made = lock(&self.0);
-        if let Some((number, of, bytes)) = &*made
-            && *number == last
-            && of.is_same(&state)
-            && let Some(bytes) = bytes.upgrade()
+        if let Some(made) = &*made
+            && made.last == last
+            && made.state.is_same(&state)
+            && let Some(bytes) = made.bytes.upgrade()
         {
             return bytes;
         }
         let bytes: Arc<[u8]> = wire::initial(last, now_ms(), &state, slices).into();
-        *made = Some((last, state, Arc::downgrade(&bytes)));
+        *made = Some(Made { last, state, bytes: Arc::downgrade(&bytes) });
         bytes
     }
 }
