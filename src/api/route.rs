@@ -28,7 +28,7 @@ pub enum Route<'p> {
     Stop,
     /// `POST /start`
     Start,
-    /// `POST /upload/{path}`, `PUT /upload/{path}`, `POST /upload`, `PUT /upload`; with `?archive=tar` a directory
+    /// `POST /upload/{path}`, `PUT /upload/{path}`; with `?archive=tar` a directory
     Upload(&'p [u8]),
     /// `GET /files/{path}`, `DELETE /files/{path}`, `GET /files`, `DELETE /files`
     File(&'p [u8]),
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn other_spellings_are_not_routes() {
         for path in
-            ["", "/", "/Status", "/status/", "//status", "/%73tatus", "/uploads", "/uploads/x", "/restart/x"]
+            ["", "/", "/Status", "/status/", "//status", "/%73tatus", "/upload", "/uploads/x", "/restart/x"]
         {
             assert_eq!(route(Method::Get, path.as_bytes()), Err(RouteError::NotFound), "{path}");
         }
