@@ -214,6 +214,9 @@ fn runs_of_a_killed_server_are_aborted_and_none_is_lost() {
     let done = whole(&server, "say-ok");
     let id = invoke(&server, "say-wait");
     wrote(&server, &id, "waiting");
+    // Memory knows a line a moment before the disk does.
+    let log = dir.path().join(format!("logs/{id}.jsonl"));
+    eventually("it is on the disk", || fs::read_to_string(&log).is_ok_and(|log| log.contains("waiting")));
     kill(server);
     let found = intact(dir.path());
     assert_eq!((found.runs, found.unfinished), (1, 2), "the run and the life of the app");
