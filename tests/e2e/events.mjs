@@ -128,7 +128,7 @@ const scenarios = {
     const roll = dice(42);
     let changes = 0, compared = 0, single = 0;
     while (changes < Number(count)) {
-      const size = [1, 1, 2, 10, 60, 120][roll(6)];
+      const size = process.env.EVENTS_ONE_BY_ONE ? 1 : [1, 1, 2, 10, 60, 120][roll(6)];
       const batch = Array.from({ length: size }, () => {
         if (roll(40) === 0) return request("PUT", `/upload/f${roll(5)}`, roll(100));
         return note(nonsense(roll, 4));
