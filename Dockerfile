@@ -16,6 +16,7 @@ FROM rust:1-alpine AS builder
 RUN apk add --no-cache musl-dev
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo/config.toml .cargo/
 COPY src src
 RUN cargo build --release --locked --bin simple-artifact-server
 
