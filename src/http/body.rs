@@ -206,10 +206,19 @@ impl BodyReader<'_> {
                 }
                 return Ok(n);
             }
-            let mut framing = [0; 4096];
-            match self.receive(&mut framing)? {
-                0 => return Err(BodyError::Incomplete.into()),
-                n => self.conn.buffer.extend_from_slice(&framing[..n]),
+            self.receive_framing()?;
+        }
+    }
+
+    /// Not inlined: its room would be on the stack of every request with a body.
+    #[inline(never)]
+    fn receive_framing(&mut self) -> io::Result<()> {
+        let mut framing = [0; 4096];
+        match self.receive(&mut framing)? {
+            0 => Err(BodyError::Incomplete.into()),
+            n => {
+                self.conn.buffer.extend_from_slice(&framing[..n]);
+                Ok(())
             }
         }
     }
@@ -225,10 +234,13 @@ impl BodyReader<'_> {
     }
 
     /// Reads the rest away, up to the drain bound; true when the connection can be used again.
-    pub(super) fn drain(mut self) -> bool {
-        if !self.state.is_drainable() {
-            return false;
-        }
+    pub(super) fn drain(self) -> bool {
+        self.state.is_read() || (self.state.is_drainable() && self.throw_away())
+    }
+
+    /// Not inlined: its room would be on the stack of every request that waits.
+    #[inline(never)]
+    fn throw_away(mut self) -> bool {
         let mut thrown = 0;
         let mut scratch = [0; 8192];
         while thrown <= DRAIN_BYTES {

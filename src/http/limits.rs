@@ -18,7 +18,7 @@ pub const LIGHT_HEAD_BYTES: usize = 8 * 1024;
 pub const HEAVY_HEADS_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes that all buffers of bodies together may have beyond their first 4 KiB each; above: they stay
 /// small, and large bodies go in smaller pieces.
-pub const GROWN_BYTES: usize = 8 * 1024 * 1024;
+pub const GROWN_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of all bodies that are in memory as a whole (a request's JSON on its way in, an answer on its way
 /// out); above: the slowest of those requests are cut, and where none can be, new bodies get 503.
 pub const WHOLE_BYTES: usize = 32 * 1024 * 1024;

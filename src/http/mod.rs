@@ -23,6 +23,7 @@ mod head;
 mod head_rules;
 pub mod limits;
 mod listener;
+mod memory;
 mod meter;
 mod pool;
 mod rate;

@@ -6,6 +6,7 @@ use super::error::HttpError;
 use super::exchange::{Exchange, Scratch, Served, Service};
 use super::head::Head;
 use super::limits::{CROWD_TICK, LINGER_ROUNDS, Limits, QUEUE, THREAD_IDLE};
+use super::memory::give_back_free_memory;
 use super::meter::Stats;
 use super::scan::{Scan, scan};
 use super::scheduling::become_batch_thread;
@@ -153,13 +154,16 @@ impl Pool {
             return false;
         }
         let above = |now: usize| (now > self.min || stopping).then(|| now.saturating_sub(1));
-        let dismissed = self.threads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, above).is_ok();
-        if dismissed {
-            self.shared.stats.threads.fetch_sub(1, Ordering::Relaxed);
-        } else {
+        let Ok(before) = self.threads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, above) else {
             self.spare.fetch_add(1, Ordering::AcqRel);
+            return false;
+        };
+        self.shared.stats.threads.fetch_sub(1, Ordering::Relaxed);
+        if before == self.min + 1 && !stopping {
+            // The last one that a crowd of requests needed.
+            give_back_free_memory();
         }
-        dismissed
+        true
     }
 
     fn leave(&self) {

@@ -289,11 +289,26 @@ impl ResponseWriter<'_> {
     /// # Errors
     /// Which side failed, and how.
     pub fn copy(&mut self, from: &mut dyn Read) -> Result<(), CopyError> {
+        self.copy_while(from, || true).map(drop)
+    }
+
+    /// The same, as long as there is more to take; true when the end came first.
+    ///
+    /// # Errors
+    /// As for [`copy`](Self::copy).
+    pub fn copy_while(
+        &mut self,
+        from: &mut dyn Read,
+        mut is_more: impl FnMut() -> bool,
+    ) -> Result<bool, CopyError> {
         // The buffer is taken out for the time, so that writing can use the rest of the writer.
         let mut buffer = std::mem::take(self.copy);
         let result = loop {
+            if !is_more() {
+                break Ok(false);
+            }
             match from.read(buffer.get()) {
-                Ok(0) => break Ok(()),
+                Ok(0) => break Ok(true),
                 Ok(n) => {
                     if let Err(error) = self.write(&buffer.get()[..n]) {
                         break Err(CopyError::Write(error));

@@ -64,6 +64,8 @@ pub(super) struct Streams {
     next: AtomicU64,
     /// How many slow requests wait for their clients.
     for_clients: AtomicUsize,
+    /// How many wait for the wrapped server.
+    for_app: AtomicUsize,
     slow: Mutex<HashMap<u64, Stream>>,
     tunnels: Mutex<HashMap<u64, Weak<TcpStream>>>,
     /// Bytes of whole bodies in memory, of all requests.
@@ -77,6 +79,7 @@ impl Streams {
             max,
             next: AtomicU64::new(1),
             for_clients: AtomicUsize::new(0),
+            for_app: AtomicUsize::new(0),
             slow: Mutex::default(),
             tunnels: Mutex::default(),
             whole: AtomicUsize::new(0),
@@ -150,9 +153,15 @@ impl Streams {
         }
     }
 
-    /// Whether many more streams fit: only then requests may become streams to make way for others.
-    fn has_plenty(&self) -> bool {
-        self.stats.streams.load(Ordering::Relaxed) < self.max / 2
+    /// How many slow requests wait for their clients, or for the wrapped server.
+    fn waiting(&self, for_client: bool) -> &AtomicUsize {
+        if for_client { &self.for_clients } else { &self.for_app }
+    }
+
+    /// Whether a request may become a stream because of the wrapped server: half of all streams may. The next
+    /// ones keep their threads of the pool, and those behind them the queue, which costs a tenth.
+    fn has_room_for_waits(&self) -> bool {
+        self.for_app.load(Ordering::Relaxed) < self.max.div_ceil(2)
     }
 
     fn admit_long_lived(&self) -> bool {
@@ -253,7 +262,7 @@ impl Seat {
     }
 
     /// The request waits for the wrapped server; one that has lasted a quarter of a second becomes a
-    /// stream. When others wait for a thread and there is none, it becomes one at once.
+    /// stream, if there is room. When others wait for a thread and there is none, it becomes one at once.
     ///
     /// Returns how long the request may wait before it is to tell again.
     pub fn tick(&self) -> Duration {
@@ -266,21 +275,25 @@ impl Seat {
         match inner.place.get() {
             Place::Pool => {
                 // A client that keeps us waiting always makes room for itself, by the slowest.
-                let may_hurry = || inner.crew.is_short() && (for_client || inner.streams.has_plenty());
-                if self.age() >= STREAM_AFTER || may_hurry() {
+                let may_leave = for_client || inner.streams.has_room_for_waits();
+                if may_leave && (self.age() >= STREAM_AFTER || inner.crew.is_short()) {
                     self.become_slow(false);
                 }
             }
-            Place::Slow(key) if changed && for_client => {
-                inner.streams.for_clients.fetch_add(1, Ordering::Relaxed);
-                inner.streams.make_room(key);
-            }
-            Place::Slow(_) if changed => {
-                inner.streams.for_clients.fetch_sub(1, Ordering::Relaxed);
+            Place::Slow(key) if changed => {
+                inner.streams.waiting(for_client).fetch_add(1, Ordering::Relaxed);
+                inner.streams.waiting(!for_client).fetch_sub(1, Ordering::Relaxed);
+                if for_client {
+                    inner.streams.make_room(key);
+                }
             }
             _ => {}
         }
-        if inner.place.get() == Place::Pool { CROWD_TICK } else { STREAM_TICK }
+        match inner.place.get() {
+            Place::Pool if self.age() < STREAM_AFTER => CROWD_TICK,
+            Place::Pool => STREAM_AFTER,
+            _ => STREAM_TICK,
+        }
     }
 
     /// The request is about to wait without telling: it becomes a stream now, and is never refused, nor
@@ -300,8 +313,7 @@ impl Seat {
             spared,
             cut: false,
         };
-        let waits = usize::from(stream.waits_for_client());
-        inner.streams.for_clients.fetch_add(waits, Ordering::Relaxed);
+        inner.streams.waiting(stream.waits_for_client()).fetch_add(1, Ordering::Relaxed);
         inner.place.set(Place::Slow(inner.streams.admit_slow(stream)));
         inner.crew.left();
     }
@@ -367,8 +379,8 @@ impl Seat {
         match inner.place.replace(Place::Pool) {
             Place::Pool => true,
             Place::Slow(key) => {
-                let waited = usize::from(inner.pace.for_client.load(Ordering::Relaxed));
-                inner.streams.for_clients.fetch_sub(waited, Ordering::Relaxed);
+                let for_client = inner.pace.for_client.load(Ordering::Relaxed);
+                inner.streams.waiting(for_client).fetch_sub(1, Ordering::Relaxed);
                 inner.streams.release(key);
                 false
             }

@@ -60,6 +60,15 @@ impl RelayBuffers {
         self.output.shrink();
     }
 
+    /// A wait that lasts costs no memory: what is empty is given back until it is needed.
+    pub(super) fn rest(&mut self) {
+        self.output = Buffer::default();
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            self.input = Buffer::default();
+        }
+    }
+
     fn note(&self) {
         call::with(|call| call.buffered = self.end - self.start);
     }

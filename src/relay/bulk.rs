@@ -4,7 +4,7 @@ use super::call::{self, CallGuard};
 use super::upstream::tick;
 use crate::base::lock::lock;
 use crate::http::{CopyError, ResponseWriter, list_elements};
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,8 +12,6 @@ use ureq::http::{HeaderMap, Version};
 
 /// From this length on. A pipe for less costs more than the copy.
 pub(super) const BULK_BYTES: u64 = 256 * 1024;
-/// What is read at a time of the part the HTTP client has received already.
-const PIECE_BYTES: usize = 16 * 1024;
 
 /// A connection whose last response did not end in the HTTP client's hands, for the next call.
 #[derive(Debug)]
@@ -47,18 +45,12 @@ pub(super) fn relay(
     spare: &Spare,
     keeps_alive: bool,
 ) -> Result<(), CopyError> {
-    let mut piece = vec![0; PIECE_BYTES];
-    while call.has_buffered() {
-        match body.read(&mut piece) {
-            Ok(0) => return Ok(()),
-            Ok(n) => writer.write(&piece[..n]).map_err(CopyError::Write)?,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(CopyError::Read(error)),
-        }
+    // What the HTTP client has received already.
+    if writer.copy_while(body, || call.has_buffered())? {
+        return Ok(());
     }
-    drop(piece);
     let Some(upstream) = call.upstream() else { return writer.copy(body) };
-    let waited = || call::check_ending().and_then(|()| tick(&upstream, false, None));
+    let waited = || call::check_ending().and_then(|()| tick(&upstream, false, None).map(drop));
     if !writer.splice(&upstream, waited)? {
         return writer.copy(body);
     }

@@ -62,7 +62,8 @@ impl fmt::Debug for UpstreamTransport {
 }
 
 /// A wait for the wrapped server ended without data: counts it, and looks whether the client is still there.
-pub(super) fn tick(stream: &TcpStream, write: bool, deadline: Option<Instant>) -> io::Result<()> {
+/// True when the wrapped server is what ended the next one.
+pub(super) fn tick(stream: &TcpStream, write: bool, deadline: Option<Instant>) -> io::Result<bool> {
     let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
     let call = call::with(|call| (call.seat.tick(), Arc::clone(&call.client)));
     let (tick, client) = call.map_or((IO_TICK, None), |(tick, client)| (tick, Some(client)));
@@ -71,7 +72,7 @@ pub(super) fn tick(stream: &TcpStream, write: bool, deadline: Option<Instant>) -
         Readiness::Timeout if deadline.is_some_and(|at| Instant::now() >= at) => {
             Err(ErrorKind::TimedOut.into())
         }
-        _ => Ok(()),
+        readiness => Ok(readiness == Readiness::Ready),
     }
 }
 
@@ -119,7 +120,12 @@ impl UpstreamTransport {
             call::check_ending()?;
             match (&*self.stream).read(self.buffers.free()) {
                 Ok(n) => return Ok(n),
-                Err(e) if is_not_yet(&e) => tick(&self.stream, false, deadline)?,
+                Err(e) if is_not_yet(&e) => {
+                    self.buffers.rest();
+                    while !tick(&self.stream, false, deadline)? {
+                        call::check_ending()?;
+                    }
+                }
                 // The library takes a reset for the end of a body that has no length; it is not.
                 Err(e) if is_closed(&e) => {
                     return Err(io::Error::other("the wrapped server reset the connection"));

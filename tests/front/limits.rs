@@ -223,22 +223,31 @@ fn over_the_stream_bound_long_waits_are_refused() {
 }
 
 #[test]
-fn over_the_stream_bound_the_slowest_transfer_makes_room() {
-    let (server, listener) = Server::with_backend(&["--max-streams", "1"]);
+fn waits_for_the_app_have_half_of_the_streams_then_the_pool_then_the_queue_and_none_is_cut() {
+    let (server, listener) =
+        Server::with_backend(&["--max-streams", "2", "--threads-min", "1", "--threads-max", "2"]);
     let arrived = black_hole(listener);
-    let blocked = || {
+    let begin = || {
         let mut client = Client::new(server.address);
         client.request("GET", "/", "");
-        (client, arrived.recv_timeout(binary::PATIENCE).unwrap())
+        client
     };
-    let (mut first, _first) = blocked();
-    assert!(!pause(&first.stream, Duration::from_millis(600)), "one fits");
-    let (mut second, mut answer) = blocked();
-    assert!(matches!(first.end(), End::Closed | End::Reset), "the first is cut");
-    assert!(first.buffer.is_empty());
-    assert!(!pause(&second.stream, Duration::from_millis(300)), "the second stays");
-    answer.write_all(&ok(b"fine")).unwrap();
-    assert_eq!(second.response("GET").body_text(), "fine");
+    // One stream, two threads of the pool.
+    let mut clients: Vec<_> = (0..3).map(|_| begin()).collect();
+    let mut asked: Vec<_> = (0..3).map(|_| arrived.recv_timeout(binary::PATIENCE).unwrap()).collect();
+    let mut queued = begin();
+    assert!(arrived.recv_timeout(Duration::from_millis(600)).is_err(), "no thread is left");
+    assert!(!clients.iter().any(Client::has_data) && !queued.has_data(), "nobody is cut or refused");
+    assert_eq!(server.get("/_frag/health", "").status, 200);
+    for answer in &mut asked {
+        // A connection that is kept would serve the queued one.
+        answer.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nfine").unwrap();
+    }
+    for client in &mut clients {
+        assert_eq!(client.response("GET").body_text(), "fine");
+    }
+    arrived.recv_timeout(binary::PATIENCE).unwrap().write_all(&ok(b"at last")).unwrap();
+    assert_eq!(queued.response("GET").body_text(), "at last");
 }
 
 #[test]
