@@ -38,6 +38,7 @@ mod slab;
 mod socket;
 mod splice;
 pub mod sse;
+mod streams;
 mod surplus;
 #[cfg(test)]
 mod tests;

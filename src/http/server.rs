@@ -6,7 +6,7 @@ use super::exchange::Service;
 use super::limits::{CONTROL_THREADS, Limits};
 use super::meter::Stats;
 use super::pool::{CONTROL, Pool, Shared};
-use super::seat::Streams;
+use super::streams::Streams;
 use crate::base::stop::StopToken;
 use crate::base::thread;
 use std::io;
