@@ -6,10 +6,12 @@ time, so is `/_frag/status`, our memory stays bounded, and afterwards threads, d
 only those. slowhttptest's kinds are left out where it is not installed.
 """
 
+import collections
 import http.client
 import json
 import os
 import pathlib
+import re
 import resource
 import shutil
 import statistics
@@ -51,6 +53,8 @@ CLIENTS = {
 SLOWHTTPTEST = {"slow_headers": "-H", "slow_bodies": "-B", "slow_ranges": "-R", "slow_readers": "-X"}
 SLOW_CONNECTIONS = 4000
 HELD = 600
+# Requests while every other accept fails.
+ABORTED = 100
 # Any that nobody has processes of.
 NOBODY = 54321
 THREADS_AND_PROCESSES = 40
@@ -179,6 +183,26 @@ def survive(name, before, note, python=sys.executable):
     return []
 
 
+def aborted():
+    """Connections that are gone before they are accepted: every other accept fails."""
+    if not shutil.which("strace"):
+        print("without strace no accept is made to fail")
+        return []
+    with frag.Server("sleep 100000") as server:
+        fault = ["-e", "trace=accept4", "-e", "inject=accept4:error=ECONNABORTED:when=1+2"]
+        command = ["strace", "-f", *fault, "-p", str(server.pid()), "-o", os.devnull]
+        tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        # It says when it is attached.
+        tracer.stderr.readline()
+        answers = collections.Counter(server.request("GET", "/_frag/status")[0] for _ in range(ABORTED))
+        tracer.terminate()
+        tracer.communicate()
+        number = server.request("GET", "/_frag/metrics")[1].decode()
+        failed = float(re.search(r"^frag_http_accept_errors_total ([0-9.]+)$", number, re.MULTILINE)[1])
+    print(f"aborted: {failed:.0f} failed accepts, {answers}", flush=True)
+    return [] if answers == {200: ABORTED} and failed >= ABORTED / 2 else ["aborted: not all were served"]
+
+
 def hold():
     """Requests to an app that never gets ready: held without a thread each, then told."""
     count = HELD // SCALE
@@ -223,6 +247,7 @@ def main(chosen):
             problems.append("the wrapped server was restarted")
     if not chosen:
         problems += hold()
+        problems += aborted()
         problems += survive("64 descriptors", starved(resource.RLIMIT_NOFILE, 64), "300 connections")
         # Ours may be in a home that is closed to others.
         python = shutil.which("python3", path="/usr/bin:/bin")
