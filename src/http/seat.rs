@@ -98,9 +98,9 @@ impl Seat {
         let changed = inner.pace.wait_for(for_client);
         match inner.place.get() {
             Place::Pool => {
+                let due = self.age() >= STREAM_AFTER || inner.crew.is_short();
                 // A client that keeps us waiting always makes room for itself, by the slowest.
-                let may_leave = for_client || inner.streams.has_room_for_waits();
-                if may_leave && (self.age() >= STREAM_AFTER || inner.crew.is_short()) {
+                if due && inner.streams.reserve(for_client) {
                     self.become_slow(false);
                 }
             }
@@ -118,6 +118,7 @@ impl Seat {
     /// cut for another.
     pub fn leave_pool_to_wait(&self) {
         if self.0.place.get() == Place::Pool {
+            self.0.streams.reserve_in_any_case(self.0.pace.waits_for_client());
             self.become_slow(true);
         }
     }

@@ -109,10 +109,23 @@ impl Streams {
         &self.stats
     }
 
-    /// Counts a slow request, for which others may have to make room.
+    /// Takes a place for a request that is about to be admitted as slow. One that waits for its client always
+    /// gets one. Half of all streams may wait for the wrapped server: the next ones keep their threads of the
+    /// pool, and those behind them the queue, which costs a tenth.
+    pub(super) fn reserve(&self, for_client: bool) -> bool {
+        let most = if for_client { usize::MAX } else { self.max.div_ceil(2) };
+        let more = |now| (now < most).then_some(now + 1);
+        self.waiting(for_client).fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// The same for one that cannot be refused a place.
+    pub(super) fn reserve_in_any_case(&self, for_client: bool) {
+        self.waiting(for_client).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a slow request that has a place; others may have to make room for it.
     pub(super) fn admit_slow(&self, stream: Stream) -> u64 {
         let key = self.next.fetch_add(1, Ordering::Relaxed);
-        self.waiting(stream.pace.waits_for_client()).fetch_add(1, Ordering::Relaxed);
         lock(&self.slow).insert(key, stream);
         self.stats.streams.fetch_add(1, Ordering::Relaxed);
         self.make_room(key);
@@ -181,12 +194,6 @@ impl Streams {
     /// How many slow requests wait for their clients, or for the wrapped server.
     fn waiting(&self, for_client: bool) -> &AtomicUsize {
         if for_client { &self.for_clients } else { &self.for_app }
-    }
-
-    /// Whether a request may become a stream because of the wrapped server: half of all streams may. The next
-    /// ones keep their threads of the pool, and those behind them the queue, which costs a tenth.
-    pub(super) fn has_room_for_waits(&self) -> bool {
-        self.for_app.load(Ordering::Relaxed) < self.max.div_ceil(2)
     }
 
     /// Over the quarter of the bound that is theirs, the slowest of those that wait for their clients is cut:
@@ -271,6 +278,7 @@ mod tests {
         let socket = Arc::new(listener.accept().unwrap().0);
         streams.whole.fetch_add(pace.whole(), Ordering::Relaxed);
         let since = Instant::now() - Duration::from_secs(1);
+        streams.reserve_in_any_case(pace.waits_for_client());
         let key = streams.admit_slow(Stream::new(Arc::downgrade(&socket), since, &Arc::new(pace), spared));
         (client, socket, key)
     }
