@@ -305,8 +305,10 @@ impl Doorman {
 
     fn resume_held(&mut self) {
         for key in self.waiting.keys(|w| w.phase == Phase::Held) {
-            // What does not fit into the queue stays held and has its turn a moment later.
-            if !self.public.has_room() {
+            // What does not fit into the queue, or beside the heads under way, stays held and has its turn a
+            // moment later.
+            let mut fits = || self.waiting.change(key, |waiting| waiting.conn.weigh()) == Some(true);
+            if !self.public.has_room() || !fits() {
                 return;
             }
             if let Some(waiting) = self.waiting.take(key) {

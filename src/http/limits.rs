@@ -41,6 +41,9 @@ pub const LINGER_TIME: Duration = Duration::from_secs(2);
 pub const RATE_WINDOW: Duration = Duration::from_secs(10);
 /// A request that has lasted this long is a stream, and the pool gets another thread for it.
 pub const STREAM_AFTER: Duration = Duration::from_millis(250);
+/// The same for one that waits for the wrapped server while half of all streams are taken: most of a crowd
+/// waits for its turn there, not for an answer that is long in coming, and needs no thread more for that.
+pub const STREAM_AFTER_IN_A_CROWD: Duration = Duration::from_secs(2);
 /// A step of a body that took this long was a wait for the client.
 pub const WAITED: Duration = Duration::from_millis(1);
 /// How often a waiting request that still has a pool thread looks whether others need it more.

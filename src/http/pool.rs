@@ -20,7 +20,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// What both pools and the listener thread share.
@@ -47,6 +47,8 @@ pub(super) struct Pool {
     /// two count on the same thread; below zero, requests wait that nobody is coming for.
     spare: AtomicIsize,
     surplus: Surplus,
+    /// Threads have ended since free memory was given back.
+    ended: AtomicBool,
     started: Instant,
     shared: Arc<Shared>,
 }
@@ -80,6 +82,7 @@ impl Pool {
             threads: AtomicUsize::new(0),
             spare: AtomicIsize::new(0),
             surplus: Surplus::new(),
+            ended: AtomicBool::new(false),
             started: Instant::now(),
             shared,
         });
@@ -148,22 +151,21 @@ impl Pool {
 
     /// Lets a thread nobody seems to need end, unless it is one of the least number or a request
     /// counts on it.
-    fn dismiss(&self) -> bool {
+    fn dismiss(self: &Arc<Self>) -> bool {
         let stopping = self.shared.stopping.is_set();
         let one_less = |now: isize| (now > 0).then_some(now - 1);
         if self.spare.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less).is_err() {
             return false;
         }
         let above = |now: usize| (now > self.min || stopping).then(|| now.saturating_sub(1));
-        let Ok(before) = self.threads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, above) else {
+        if self.threads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, above).is_err() {
             self.spare.fetch_add(1, Ordering::AcqRel);
             return false;
-        };
-        self.shared.stats.threads.fetch_sub(1, Ordering::Relaxed);
-        if before == self.min + 1 && !stopping {
-            // The last one that a crowd of requests needed.
-            give_back_free_memory();
         }
+        self.shared.stats.threads.fetch_sub(1, Ordering::Relaxed);
+        self.ended.store(true, Ordering::Relaxed);
+        // A request that came in between found the pool full.
+        self.grow();
         true
     }
 
@@ -209,6 +211,7 @@ impl Worker {
                 Ok(conn) => {
                     if !self.serve_connection(conn) {
                         // This thread was a stream's and the pool has filled its place.
+                        self.pool.ended.store(true, Ordering::Relaxed);
                         return;
                     }
                     self.pool.spare.fetch_add(1, Ordering::AcqRel);
@@ -216,9 +219,17 @@ impl Worker {
                         return;
                     }
                 }
-                Err(RecvTimeoutError::Timeout) if !self.pool.dismiss() => self.scratch.copy.shrink(),
+                Err(RecvTimeoutError::Timeout) if !self.pool.dismiss() => self.rest(),
                 Err(_) => return,
             }
+        }
+    }
+
+    /// Keeps no memory that nobody needs now.
+    fn rest(&mut self) {
+        self.scratch.copy.shrink();
+        if self.pool.ended.swap(false, Ordering::Relaxed) {
+            give_back_free_memory();
         }
     }
 

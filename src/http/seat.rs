@@ -1,7 +1,7 @@
 //! Who occupies a thread: a request that lasts gives up its place in the pool and is counted as a
 //! stream instead, so that slow peers can never use the pool up.
 use super::error::HttpError;
-use super::limits::{CROWD_TICK, STREAM_AFTER, STREAM_TICK, WAITED};
+use super::limits::{CROWD_TICK, STREAM_AFTER, STREAM_AFTER_IN_A_CROWD, STREAM_TICK, WAITED};
 use super::meter::Meter;
 use super::streams::{Pace, Stream, Streams};
 use std::cell::{Cell, RefCell};
@@ -86,21 +86,22 @@ impl Seat {
     }
 
     /// The request waits for the wrapped server; one that has lasted a quarter of a second becomes a
-    /// stream, if there is room. When others wait for a thread and there is none, it becomes one at once.
+    /// stream, in a crowd later. When others wait for a thread and there is none, it becomes one at once.
     ///
     /// Returns how long the request may wait before it is to tell again.
     pub fn tick(&self) -> Duration {
-        self.get_on(false)
+        let plenty = self.0.streams.has_plenty();
+        self.get_on(false, if plenty { STREAM_AFTER } else { STREAM_AFTER_IN_A_CROWD })
     }
 
-    fn get_on(&self, for_client: bool) -> Duration {
+    fn get_on(&self, for_client: bool, stream_after: Duration) -> Duration {
         let inner = &*self.0;
         let changed = inner.pace.wait_for(for_client);
         match inner.place.get() {
             Place::Pool => {
-                let due = self.age() >= STREAM_AFTER || inner.crew.is_short();
                 // A client that keeps us waiting always makes room for itself, by the slowest.
-                if due && inner.streams.reserve(for_client) {
+                let may_hurry = || inner.crew.is_short() && (for_client || inner.streams.has_plenty());
+                if self.age() >= stream_after || may_hurry() {
                     self.become_slow(false);
                 }
             }
@@ -117,9 +118,17 @@ impl Seat {
     /// The request is about to wait without telling: it becomes a stream now, and is never refused, nor
     /// cut for another.
     pub fn leave_pool_to_wait(&self) {
-        if self.0.place.get() == Place::Pool {
-            self.0.streams.reserve_in_any_case(self.0.pace.waits_for_client());
-            self.become_slow(true);
+        let inner = &*self.0;
+        let changed = inner.pace.wait_for(false);
+        match inner.place.get() {
+            Place::Pool => self.become_slow(true),
+            Place::Slow(key) => {
+                if changed {
+                    inner.streams.turn(key, false);
+                }
+                inner.streams.spare(key);
+            }
+            Place::Stream(_) => {}
         }
     }
 
@@ -136,12 +145,19 @@ impl Seat {
     /// 503 when there are as many streams as allowed.
     pub fn leave_pool(&self) -> Result<(), HttpError> {
         let inner = &*self.0;
-        if inner.place.get() == Place::Pool {
-            if !inner.streams.admit_long_lived() {
-                return Err(HttpError::overloaded("too many streams are open"));
+        match inner.place.get() {
+            Place::Pool => {
+                if !inner.streams.admit_long_lived() {
+                    return Err(HttpError::overloaded("too many streams are open"));
+                }
+                inner.place.set(Place::Stream(0));
+                inner.crew.left();
             }
-            inner.place.set(Place::Stream(0));
-            inner.crew.left();
+            Place::Slow(key) => {
+                inner.streams.settle(key);
+                inner.place.set(Place::Stream(0));
+            }
+            Place::Stream(_) => {}
         }
         Ok(())
     }
@@ -165,7 +181,7 @@ impl Seat {
     pub(super) fn step(&self, bytes: usize, took: Duration) -> Duration {
         self.moved(bytes);
         let for_client = bytes == 0 || took >= WAITED || self.0.pace.waits_for_client();
-        self.get_on(for_client)
+        self.get_on(for_client, STREAM_AFTER)
     }
 
     /// Bytes went through, in either direction.

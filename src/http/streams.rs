@@ -82,8 +82,6 @@ pub(super) struct Streams {
     next: AtomicU64,
     /// How many slow requests wait for their clients.
     for_clients: AtomicUsize,
-    /// How many wait for the wrapped server.
-    for_app: AtomicUsize,
     slow: Mutex<HashMap<u64, Stream>>,
     tunnels: Mutex<HashMap<u64, Weak<TcpStream>>>,
     /// Bytes of whole bodies in memory, of all requests.
@@ -97,7 +95,6 @@ impl Streams {
             max,
             next: AtomicU64::new(1),
             for_clients: AtomicUsize::new(0),
-            for_app: AtomicUsize::new(0),
             slow: Mutex::default(),
             tunnels: Mutex::default(),
             whole: AtomicUsize::new(0),
@@ -109,23 +106,10 @@ impl Streams {
         &self.stats
     }
 
-    /// Takes a place for a request that is about to be admitted as slow. One that waits for its client always
-    /// gets one. Half of all streams may wait for the wrapped server: the next ones keep their threads of the
-    /// pool, and those behind them the queue, which costs a tenth.
-    pub(super) fn reserve(&self, for_client: bool) -> bool {
-        let most = if for_client { usize::MAX } else { self.max.div_ceil(2) };
-        let more = |now| (now < most).then_some(now + 1);
-        self.waiting(for_client).fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
-    }
-
-    /// The same for one that cannot be refused a place.
-    pub(super) fn reserve_in_any_case(&self, for_client: bool) {
-        self.waiting(for_client).fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts a slow request that has a place; others may have to make room for it.
+    /// Counts a slow request, for which others may have to make room.
     pub(super) fn admit_slow(&self, stream: Stream) -> u64 {
         let key = self.next.fetch_add(1, Ordering::Relaxed);
+        self.for_clients.fetch_add(usize::from(stream.pace.waits_for_client()), Ordering::Relaxed);
         lock(&self.slow).insert(key, stream);
         self.stats.streams.fetch_add(1, Ordering::Relaxed);
         self.make_room(key);
@@ -136,19 +120,37 @@ impl Streams {
 
     /// A slow request waits for its client now, or for the wrapped server, and did not before.
     pub(super) fn turn(&self, key: u64, to_client: bool) {
-        self.waiting(to_client).fetch_add(1, Ordering::Relaxed);
-        self.waiting(!to_client).fetch_sub(1, Ordering::Relaxed);
         if to_client {
+            self.for_clients.fetch_add(1, Ordering::Relaxed);
             self.make_room(key);
+        } else {
+            self.for_clients.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A slow request is not to be cut from here on.
+    pub(super) fn spare(&self, key: u64) {
+        if let Some(stream) = lock(&self.slow).get_mut(&key) {
+            stream.spared = true;
+        }
+    }
+
+    /// A slow request is long-lived by design from here on. It keeps its place.
+    pub(super) fn settle(&self, key: u64) {
+        if let Some(stream) = lock(&self.slow).remove(&key) {
+            self.for_clients.fetch_sub(usize::from(stream.pace.waits_for_client()), Ordering::Relaxed);
         }
     }
 
     /// A slow request is over.
     pub(super) fn release_slow(&self, key: u64) {
-        if let Some(stream) = lock(&self.slow).remove(&key) {
-            self.waiting(stream.pace.waits_for_client()).fetch_sub(1, Ordering::Relaxed);
-        }
+        self.settle(key);
         self.stats.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether many more streams fit: only then requests may become streams to make way for others.
+    pub(super) fn has_plenty(&self) -> bool {
+        self.stats.streams.load(Ordering::Relaxed) < self.max / 2
     }
 
     /// Counts one that is long-lived by design, if there is room.
@@ -189,11 +191,6 @@ impl Streams {
     /// It has no more of one in memory.
     pub(super) fn forget(&self, pace: &Pace) {
         self.whole.fetch_sub(pace.whole.swap(0, Ordering::Relaxed), Ordering::Relaxed);
-    }
-
-    /// How many slow requests wait for their clients, or for the wrapped server.
-    fn waiting(&self, for_client: bool) -> &AtomicUsize {
-        if for_client { &self.for_clients } else { &self.for_app }
     }
 
     /// Over the quarter of the bound that is theirs, the slowest of those that wait for their clients is cut:
@@ -278,7 +275,6 @@ mod tests {
         let socket = Arc::new(listener.accept().unwrap().0);
         streams.whole.fetch_add(pace.whole(), Ordering::Relaxed);
         let since = Instant::now() - Duration::from_secs(1);
-        streams.reserve_in_any_case(pace.waits_for_client());
         let key = streams.admit_slow(Stream::new(Arc::downgrade(&socket), since, &Arc::new(pace), spared));
         (client, socket, key)
     }

@@ -55,8 +55,8 @@ pub(super) struct Call {
     pub(super) head_room: usize,
     /// The request's body is chunked.
     pub(super) chunked: bool,
-    /// The connection is not for another call: an app that sends a body behind its answer to `HEAD` may
-    /// do so after the last look at it, and the next answer would be that body.
+    /// The connection is not for another call: an app that sends a body behind an answer that has none (to
+    /// `HEAD`, 204, 304) may do so after the last look at it, and the next answer would be that body.
     last: bool,
     /// Tells that we are ending; there only while the response has no end of its own.
     stopping: Option<StopToken>,
@@ -77,13 +77,19 @@ pub(super) fn with<R>(look: impl FnOnce(&mut Call) -> R) -> Option<R> {
 
 /// The HTTP client has taken these bytes of the response.
 pub(super) fn consumed(bytes: &[u8]) {
-    with(|call| {
-        if let Some(chunks) = &mut call.chunks
-            && let Err(wrong) = follow(chunks, bytes)
-        {
-            call.malformed.get_or_insert(wrong);
+    with(|call| match &mut call.chunks {
+        Some(chunks) => {
+            if let Err(wrong) = follow(chunks, bytes) {
+                call.malformed.get_or_insert(wrong);
+            }
         }
+        None => call.last |= is_bodiless(bytes),
     });
+}
+
+/// Whether this is the head of a response that has no body, whatever its fields say.
+fn is_bodiless(head: &[u8]) -> bool {
+    head.starts_with(b"HTTP/1.") && matches!(head.get(9..12), Some(b"204" | b"304"))
 }
 
 fn follow(chunks: &mut Decoder, mut bytes: &[u8]) -> Result<(), String> {

@@ -3,8 +3,7 @@
 use super::forward::bad_gateway;
 use super::headers;
 use crate::http::{
-    CopyError, Decoder, Exchange, HttpError, IO_TICK, Length, Readiness, ResponseHead, read_response_head,
-    wait,
+    CopyError, Decoder, Exchange, HttpError, Length, Readiness, ResponseHead, Seat, read_response_head, wait,
 };
 use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
@@ -14,27 +13,29 @@ use std::sync::Arc;
 struct Raw<'u> {
     upstream: &'u TcpStream,
     client: &'u TcpStream,
+    seat: Seat,
     buffer: Vec<u8>,
 }
 
 impl Raw<'_> {
     fn fill(&mut self) -> io::Result<usize> {
         let mut piece = [0; 4096];
-        let n = read_waiting(self.upstream, self.client, &mut piece)?;
+        let n = self.receive(&mut piece)?;
         self.buffer.extend_from_slice(&piece[..n]);
         Ok(n)
     }
-}
 
-fn read_waiting(mut upstream: &TcpStream, client: &TcpStream, out: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match upstream.read(out) {
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                if wait(upstream, false, Some(client), IO_TICK * 4)? == Readiness::PeerGone {
-                    return Err(ErrorKind::ConnectionAborted.into());
+    fn receive(&self, out: &mut [u8]) -> io::Result<usize> {
+        let mut upstream = self.upstream;
+        loop {
+            match upstream.read(out) {
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                    if wait(upstream, false, Some(self.client), self.seat.tick())? == Readiness::PeerGone {
+                        return Err(ErrorKind::ConnectionAborted.into());
+                    }
                 }
+                result => return result,
             }
-            result => return result,
         }
     }
 }
@@ -42,7 +43,7 @@ fn read_waiting(mut upstream: &TcpStream, client: &TcpStream, out: &mut [u8]) ->
 impl Read for Raw<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.buffer.is_empty() {
-            return read_waiting(self.upstream, self.client, out);
+            return self.receive(out);
         }
         let n = out.len().min(self.buffer.len());
         out[..n].copy_from_slice(&self.buffer[..n]);
@@ -112,8 +113,9 @@ fn failed(what: &str) -> Option<HttpError> {
 pub(super) fn read_answer<'u>(
     upstream: &'u TcpStream,
     client: &'u TcpStream,
+    seat: &Seat,
 ) -> Result<Answer<'u>, Option<HttpError>> {
-    let mut raw = Raw { upstream, client, buffer: Vec::new() };
+    let mut raw = Raw { upstream, client, seat: seat.clone(), buffer: Vec::new() };
     loop {
         match read_response_head(&raw.buffer).map_err(failed)? {
             Some(head) if head.status < 200 && head.status != 101 => drop(raw.buffer.drain(..head.bytes)),
@@ -131,7 +133,7 @@ pub(super) fn read_answer<'u>(
 /// Passes an early response on; `Err(None)` when the client has gone.
 pub(super) fn relay(exchange: &mut Exchange<'_>, upstream: &TcpStream) -> Result<(), Option<HttpError>> {
     let client = Arc::clone(exchange.client());
-    let answer = read_answer(upstream, &client)?;
+    let answer = read_answer(upstream, &client, exchange.seat())?;
     if answer.switches() {
         return Err(failed("it switched protocols without being asked"));
     }

@@ -36,7 +36,8 @@ pub(super) fn serve(
         Waited::Gone => return Err(Failure::Gone),
         Waited::TooLong => return Err(Failure::Final(timed_out())),
     }
-    let answer = raw::read_answer(&upstream, &client).map_err(|e| e.map_or(Failure::Gone, Failure::Final))?;
+    let answer = raw::read_answer(&upstream, &client, exchange.seat())
+        .map_err(|e| e.map_or(Failure::Gone, Failure::Final))?;
     if !answer.switches() {
         return raw::pass_on(exchange, answer).map_err(|e| e.map_or(Failure::Gone, Failure::Final));
     }

@@ -20,7 +20,9 @@ pub(crate) fn processes() -> Processes {
 pub(crate) fn fixture() -> String {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().unwrap().parent().unwrap();
-    profile.join("examples/fixture").to_str().unwrap().to_owned()
+    let fixture = profile.join("examples/fixture");
+    assert!(fixture.exists(), "`cargo test` builds it; with --test, `cargo build --examples` comes first");
+    fixture.to_str().unwrap().to_owned()
 }
 
 pub(crate) fn spawn(argv: &[&str]) -> Spawn {

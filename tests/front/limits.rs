@@ -223,31 +223,69 @@ fn over_the_stream_bound_long_waits_are_refused() {
 }
 
 #[test]
-fn waits_for_the_app_have_half_of_the_streams_then_the_pool_then_the_queue_and_none_is_cut() {
-    let (server, listener) =
-        Server::with_backend(&["--max-streams", "2", "--threads-min", "1", "--threads-max", "2"]);
+fn over_the_stream_bound_the_slowest_transfer_makes_room() {
+    let (server, listener) = Server::with_backend(&["--max-streams", "1"]);
     let arrived = black_hole(listener);
-    let begin = || {
+    let blocked = || {
         let mut client = Client::new(server.address);
         client.request("GET", "/", "");
-        client
+        (client, arrived.recv_timeout(binary::PATIENCE).unwrap())
     };
-    // One stream, two threads of the pool.
-    let mut clients: Vec<_> = (0..3).map(|_| begin()).collect();
-    let mut asked: Vec<_> = (0..3).map(|_| arrived.recv_timeout(binary::PATIENCE).unwrap()).collect();
-    let mut queued = begin();
-    assert!(arrived.recv_timeout(Duration::from_millis(600)).is_err(), "no thread is left");
-    assert!(!clients.iter().any(Client::has_data) && !queued.has_data(), "nobody is cut or refused");
+    let (mut first, _first) = blocked();
+    assert!(!pause(&first.stream, Duration::from_millis(600)), "one fits");
+    let (mut second, mut answer) = blocked();
+    assert!(matches!(first.end(), End::Closed | End::Reset), "the first is cut");
+    assert!(first.buffer.is_empty());
+    assert!(!pause(&second.stream, Duration::from_millis(300)), "the second stays");
+    answer.write_all(&ok(b"fine")).unwrap();
+    assert_eq!(second.response("GET").body_text(), "fine");
+}
+
+#[test]
+fn a_crowd_that_waits_for_the_app_takes_half_of_the_streams_at_once_and_more_only_if_it_lasts() {
+    let flags = ["--max-streams", "4", "--threads-min", "1", "--threads-max", "2"];
+    let (server, listener) = Server::with_backend(&flags);
+    let arrived = black_hole(listener);
+    let began = Instant::now();
+    let clients: Vec<_> = (0..6)
+        .map(|_| {
+            let mut client = Client::new(server.address);
+            client.request("GET", "/", "");
+            client
+        })
+        .collect();
+    // Two streams and two threads of the pool.
+    let mut asked: Vec<_> = (0..4).map(|_| arrived.recv_timeout(binary::PATIENCE).unwrap()).collect();
+    if began.elapsed() < Duration::from_secs(1) {
+        assert!(arrived.recv_timeout(Duration::from_millis(500)).is_err(), "the others wait in the queue");
+    }
+    // Nobody waits there for ever.
+    asked.extend((0..2).map(|_| arrived.recv_timeout(binary::PATIENCE).unwrap()));
+    assert!(began.elapsed() > Duration::from_secs(2));
+    assert!(!clients.iter().any(Client::has_data), "nobody is cut or refused");
     assert_eq!(server.get("/_frag/health", "").status, 200);
-    for answer in &mut asked {
-        // A connection that is kept would serve the queued one.
-        answer.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nfine").unwrap();
-    }
-    for client in &mut clients {
-        assert_eq!(client.response("GET").body_text(), "fine");
-    }
-    arrived.recv_timeout(binary::PATIENCE).unwrap().write_all(&ok(b"at last")).unwrap();
-    assert_eq!(queued.response("GET").body_text(), "at last");
+}
+
+#[test]
+fn a_request_that_was_slow_before_it_became_long_lived_is_not_cut() {
+    let (server, listener) = Server::with_backend(&["--max-streams", "1"]);
+    let arrived = black_hole(listener);
+    let mut client = Client::new(server.address);
+    client.request("GET", "/", "Connection: Upgrade\r\nUpgrade: any\r\n");
+    let mut upstream = arrived.recv_timeout(binary::PATIENCE).unwrap();
+    assert!(!pause(&client.stream, Duration::from_millis(2500)), "it waits as a slow one");
+    upstream
+        .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: any\r\n\r\n")
+        .unwrap();
+    assert_eq!(client.response("GET").status, 101);
+    let mut other = Client::new(server.address);
+    other.request("GET", "/", "");
+    let mut answer = arrived.recv_timeout(binary::PATIENCE).unwrap();
+    assert!(!pause(&other.stream, Duration::from_millis(2500)), "another slow one, and no room");
+    upstream.write_all(b"hello").unwrap();
+    assert_eq!(client.take(5), b"hello");
+    answer.write_all(&ok(b"fine")).unwrap();
+    assert_eq!(other.response("GET").body_text(), "fine");
 }
 
 #[test]

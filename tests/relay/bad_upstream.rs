@@ -313,19 +313,25 @@ fn a_connection_with_bytes_nobody_asked_for_is_not_used_again() {
 }
 
 #[test]
-fn a_connection_that_answered_head_is_not_used_again() {
+fn a_connection_whose_answer_has_no_body_is_not_used_again() {
     // A body may come behind the answer at any time: the next request must not find it.
-    let (server, listener) = Server::with_backend(&[]);
-    let connections = bad(listener, b"HTTP/1.1 200 OK\r\nContent-Length: 80\r\n\r\n".to_vec(), End::Kept);
-    let first = Response::parse(&exchange(&server, "HEAD"), "HEAD");
-    assert_eq!(first.status, 200);
-    assert_eq!(Response::parse(&first.rest, "GET").body_text(), "fine");
-    assert_eq!(connections.load(Ordering::SeqCst), 2);
+    for (method, answer) in [
+        ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 80\r\n\r\n"),
+        ("GET", "HTTP/1.1 204 No Content\r\n\r\n"),
+        ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 80\r\n\r\n"),
+    ] {
+        let (server, listener) = Server::with_backend(&[]);
+        let connections = bad(listener, answer.as_bytes().to_vec(), End::Kept);
+        let first = Response::parse(&exchange(&server, method), method);
+        assert!(first.status < 400, "{answer}");
+        assert_eq!(Response::parse(&first.rest, "GET").body_text(), "fine", "{answer}");
+        assert_eq!(connections.load(Ordering::SeqCst), 2, "{answer}");
+    }
 }
 
 #[test]
 fn a_proper_answer_leaves_the_connection_for_the_next_request() {
-    for answer in [ok(b"ok"), chunked("2\r\nok\r\n0\r\n\r\n"), b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()] {
+    for answer in [ok(b"ok"), ok(b""), chunked("2\r\nok\r\n0\r\n\r\n")] {
         let (server, listener) = Server::with_backend(&[]);
         let connections = bad(listener, answer, End::Kept);
         let first = Response::parse(&exchange(&server, "GET"), "GET");
