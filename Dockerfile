@@ -9,16 +9,18 @@
 #
 # or, for an app that is a static binary too, FROM this image.
 #
-# NOT YET RUN: the machine this was written on has no container engine. The static build that was
+# NOT YET RUN in a container engine. The static build that was
 # measured there is scripts/size (gnu target, crt-static); these musl stages are unproven.
 
 FROM rust:1-alpine AS builder
+# Beyond the default ones: docker build --build-arg FEATURES=redis .
+ARG FEATURES=""
 RUN apk add --no-cache musl-dev
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo/config.toml .cargo/
 COPY src src
-RUN cargo build --release --locked --bin simple-artifact-server
+RUN cargo build --release --locked --bin simple-artifact-server --features "$FEATURES"
 
 FROM scratch
 COPY --from=builder /build/target/release/simple-artifact-server /simple-artifact-server

@@ -6,7 +6,8 @@ use std::ffi::OsString;
 
 /// Talks to a running simple-artifact-server.
 ///
-/// The token, if the server asks for one, stands in FRAG_TOKEN or in the file that --token-file names.
+/// The token, if the server asks for one, stands in FRAG_TOKEN or in the file that --token-file or
+/// FRAG_TOKEN_FILE names.
 /// Exit codes: 0 done, 1 refused, 2 usage, 3 not reached, 4 failed here; exec has its program's.
 #[derive(FromArgs, Debug)]
 pub(super) struct Arguments {

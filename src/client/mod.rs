@@ -81,9 +81,11 @@ fn carry_out(
         None => Ok(None),
     };
     let url = arguments.url.or(variable("FRAG_URL")?);
-    let token = match &arguments.token_file {
-        Some(file) => Some(token(file)?),
-        None => variable("FRAG_TOKEN")?,
+    let token = match (&arguments.token_file, variable("FRAG_TOKEN")?, variable("FRAG_TOKEN_FILE")?) {
+        (Some(file), ..) => Some(token("--token-file", file)?),
+        (None, Some(token), _) => Some(token),
+        (None, None, Some(file)) => Some(token("FRAG_TOKEN_FILE", &file)?),
+        (None, None, None) => None,
     };
     let server = Server::new(url.as_deref().unwrap_or(URL), token)?;
     #[cfg(feature = "tls")]
@@ -108,8 +110,8 @@ fn carry_out(
     Ok(ExitCode::SUCCESS)
 }
 
-fn token(file: &str) -> Result<String, Failure> {
-    let failed = |what: &dyn std::fmt::Display| Failure::Usage(format!("--token-file: {file}: {what}"));
+fn token(named_by: &str, file: &str) -> Result<String, Failure> {
+    let failed = |what: &dyn std::fmt::Display| Failure::Usage(format!("{named_by}: {file}: {what}"));
     let metadata = fs::metadata(file).map_err(|error| failed(&error))?;
     if metadata.len() > TOKEN_BYTES {
         return Err(failed(&"too long for a token"));

@@ -119,7 +119,11 @@ fn a_token_file_a_control_listener_and_somebody_else_in_front() {
     for address in [server.address, server.control.unwrap()] {
         let url = format!("http://{address}/");
         finish(&mut command(&["--url", &url, "status", "--token-file", file])).ok();
+        // The server's own variable serves the client beside it, as in a container's check of health.
+        finish(command(&["--url", &url, "status"]).env("FRAG_TOKEN_FILE", file)).ok();
     }
+    let missing = &["FRAG_TOKEN_FILE: /nonexistent"];
+    finish(command(&["status"]).env("FRAG_TOKEN_FILE", "/nonexistent")).failed(2, missing);
     // Not a server of ours, and not JSON.
     let (front, listener) = Server::with_backend(&[]);
     crate::binary::play(listener, |_| crate::binary::ok(b"<html>"));
