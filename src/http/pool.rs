@@ -20,7 +20,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// What both pools and the listener thread share.
@@ -33,6 +33,9 @@ pub(super) struct Shared {
     /// Responses end their connections, threads end when idle.
     pub(super) stopping: StopToken,
 }
+
+/// How often a shortage of threads is told, in seconds.
+const SHORTAGE_SECONDS: u64 = 10;
 
 /// A pool of threads and its queue.
 pub(super) struct Pool {
@@ -50,6 +53,8 @@ pub(super) struct Pool {
     /// Threads have ended since free memory was given back.
     ended: AtomicBool,
     started: Instant,
+    /// When a shortage of threads was last told, in seconds of the pool's life; 0 is never.
+    told_shortage: AtomicU64,
     shared: Arc<Shared>,
 }
 
@@ -84,6 +89,7 @@ impl Pool {
             surplus: Surplus::new(),
             ended: AtomicBool::new(false),
             started: Instant::now(),
+            told_shortage: AtomicU64::new(0),
             shared,
         });
         for _ in 0..min {
@@ -108,6 +114,15 @@ impl Pool {
             && !self.is_full()
             && let Err(error) = self.add_thread()
         {
+            self.tell_shortage(&error);
+        }
+    }
+
+    /// Logs that there can be no further thread: now and then, for it is met again at every turn.
+    fn tell_shortage(&self, error: &io::Error) {
+        let now = self.started.elapsed().as_secs() + 1;
+        let due = |last: u64| (last == 0 || now >= last + SHORTAGE_SECONDS).then_some(now);
+        if self.told_shortage.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).is_ok() {
             log::warn!("no further {} thread: {error}", self.name);
         }
     }
@@ -169,9 +184,16 @@ impl Pool {
         true
     }
 
-    fn leave(&self) {
-        self.threads.fetch_sub(1, Ordering::Relaxed);
+    /// How many there were.
+    fn leave(&self) -> usize {
         self.shared.stats.threads.fetch_sub(1, Ordering::Relaxed);
+        self.threads.fetch_sub(1, Ordering::Relaxed)
+    }
+
+    /// The calling thread had left, and had to stay.
+    fn stay(&self) {
+        self.shared.stats.threads.fetch_add(1, Ordering::Relaxed);
+        self.threads.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -179,9 +201,17 @@ impl Pool {
 struct Membership(Arc<Pool>);
 
 impl Crew for Membership {
-    fn left(&self) {
-        self.0.leave();
-        self.0.grow();
+    fn leave(&self) -> bool {
+        if self.0.leave() > 1 {
+            self.0.grow();
+            return true;
+        }
+        let added = self.0.add_thread();
+        if let Err(error) = &added {
+            self.0.tell_shortage(error);
+            self.0.stay();
+        }
+        added.is_ok()
     }
 
     fn is_short(&self) -> bool {

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 /// What the pool does when one of its threads becomes a stream's.
 pub(super) trait Crew {
-    /// The calling thread no longer counts; another may take its place.
-    fn left(&self);
+    /// The calling thread no longer counts, and another may take its place; false when it has to stay, for
+    /// it would be the last and there can be no other.
+    fn leave(&self) -> bool;
 
     /// Requests wait for a thread, and there can be no more of them.
     fn is_short(&self) -> bool;
@@ -135,14 +136,15 @@ impl Seat {
     fn become_slow(&self, spared: bool) {
         let inner = &*self.0;
         let stream = Stream::new(inner.socket.borrow().clone(), inner.began.get(), &inner.pace, spared);
-        inner.place.set(Place::Slow(inner.streams.admit_slow(stream)));
-        inner.crew.left();
+        if inner.crew.leave() {
+            inner.place.set(Place::Slow(inner.streams.admit_slow(stream)));
+        }
     }
 
     /// The request is long-lived by design (an event stream, a tunnel, a wait).
     ///
     /// # Errors
-    /// 503 when there are as many streams as allowed.
+    /// 503 when there are as many streams as allowed, or there can be no other thread.
     pub fn leave_pool(&self) -> Result<(), HttpError> {
         let inner = &*self.0;
         match inner.place.get() {
@@ -150,8 +152,11 @@ impl Seat {
                 if !inner.streams.admit_long_lived() {
                     return Err(HttpError::overloaded("too many streams are open"));
                 }
+                if !inner.crew.leave() {
+                    inner.streams.release_long_lived(0);
+                    return Err(HttpError::overloaded("there can be no further thread"));
+                }
                 inner.place.set(Place::Stream(0));
-                inner.crew.left();
             }
             Place::Slow(key) => {
                 inner.streams.settle(key);
@@ -210,6 +215,46 @@ impl Seat {
                 inner.streams.release_long_lived(key);
                 false
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::meter::Stats;
+    use super::*;
+    use std::sync::atomic::Ordering;
+
+    /// Whose threads cannot be replaced, or can.
+    struct Replaceable(bool);
+
+    impl Crew for Replaceable {
+        fn leave(&self) -> bool {
+            self.0
+        }
+
+        fn is_short(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn the_last_thread_stays_where_there_can_be_no_other() {
+        for replaceable in [false, true] {
+            let stats = Arc::new(Stats::default());
+            let streams = Arc::new(Streams::new(8, Arc::clone(&stats)));
+            let seat = || Seat::new(Arc::new(Replaceable(replaceable)), Arc::clone(&streams));
+            let (waiting, told, long) = (seat(), seat(), seat());
+            waiting.tick();
+            told.leave_pool_to_wait();
+            let refused = long.leave_pool().err().map(|error| error.status);
+            assert_eq!(refused, (!replaceable).then_some(503));
+            let expected = if replaceable { 3 } else { 0 };
+            assert_eq!(stats.streams.load(Ordering::Relaxed), expected);
+            for seat in [waiting, told, long] {
+                assert_eq!(seat.end(), !replaceable, "whether it is the pool's still");
+            }
+            assert_eq!(stats.streams.load(Ordering::Relaxed), 0);
         }
     }
 }
