@@ -119,7 +119,7 @@ impl Agent {
         }
         let first = Action::new("RUNTIME_EXECUTION_STARTED", json!({"executionId": id, "input": input}));
         if !self.book.begin_agent(&id, &first) {
-            self.free();
+            self.free(&mut || {});
             self.tell_over(&execution);
             return Err(InvokeError::Journal);
         }
@@ -242,12 +242,16 @@ impl Agent {
         let (agent, freed) = (Arc::clone(self), Arc::clone(self));
         let over = Arc::clone(execution);
         let told = move || agent.tell_over(&over);
-        self.book.end_agent(&execution.id, Action::new(kind, payload), move || freed.free(), told);
+        let freeing = move |publish: &mut dyn FnMut()| freed.free(publish);
+        self.book.end_agent(&execution.id, Action::new(kind, payload), freeing, told);
     }
 
-    /// Lets the next invocation begin.
-    fn free(&self) {
-        lock(&self.current).busy = false;
+    /// Lets the next invocation begin, after everybody can know that this one has ended: whoever knows may
+    /// begin the next, and the next one's news come behind this one's.
+    fn free(&self, publish: &mut dyn FnMut()) {
+        let mut current = lock(&self.current);
+        publish();
+        current.busy = false;
     }
 
     fn tell_over(&self, execution: &Execution) {

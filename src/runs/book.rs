@@ -107,25 +107,27 @@ impl Book {
         }
     }
 
-    /// Ends the agent's run with its last action: on the disk first, then for everybody. `free` comes
-    /// before the news that the agent is free, `told` behind all of it.
+    /// Ends the agent's run with its last action: on the disk first, then for everybody. `freeing` is handed
+    /// what lets everybody know, and frees the agent behind that and before the news that it is free; `told`
+    /// comes behind all of it.
     pub(super) fn end_agent(
         self: &Arc<Book>,
         id: &str,
         last: Action,
-        free: impl FnOnce() + Send + 'static,
+        freeing: impl FnOnce(&mut dyn FnMut()) + Send + 'static,
         told: impl FnOnce() + Send + 'static,
     ) {
         let (status, error) = how(&last);
         let state = self.bus.preview(&last).json(Slices::all());
         let (book, run, action) = (Arc::clone(self), id.to_owned(), last.clone());
-        let done: Box<dyn FnOnce(Option<Sealed>) + Send> = Box::new(move |sealed| {
-            *lock(&book.current) = None;
-            let seal = sealed.as_ref().map(|sealed| sealed.seal.clone());
-            lock(&book.history).end(&run, &action, status, error.clone(), seal);
-            book.bus.dispatch(&action, Some(&run));
-            book.tell_head(sealed);
-            free();
+        let done: Box<dyn FnOnce(Option<Sealed>) + Send> = Box::new(move |mut sealed| {
+            freeing(&mut || {
+                *lock(&book.current) = None;
+                let seal = sealed.as_ref().map(|sealed| sealed.seal.clone());
+                lock(&book.history).end(&run, &action, status, error.clone(), seal);
+                book.bus.dispatch(&action, Some(&run));
+                book.tell_head(sealed.take());
+            });
             book.bus.status(status.as_str(), &run, error.as_deref(), action.at_ms);
             told();
         });
