@@ -46,6 +46,7 @@ mod waiting;
 #[cfg(feature = "workers")]
 mod websocket;
 mod weight;
+mod worker;
 
 #[cfg(feature = "workers")]
 pub use bell::Bell;

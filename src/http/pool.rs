@@ -1,27 +1,20 @@
-//! Threads that take complete requests from a queue, serve them, and wait a moment on the connection
-//! for the next one: that wait saves two context switches a request on a busy connection.
-use super::conn::{Conn, Found, Hold};
-use super::door::{Door, Return};
-use super::error::HttpError;
-use super::exchange::{Exchange, Scratch, Served, Service};
-use super::head::Head;
-use super::limits::{CROWD_TICK, LINGER_ROUNDS, Limits, QUEUE, THREAD_IDLE};
-use super::memory::give_back_free_memory;
+//! A queue of complete requests and the threads that take from it: as many as wait, within two bounds.
+use super::conn::Conn;
+use super::door::Door;
+use super::exchange::Service;
+use super::limits::{Limits, QUEUE, THREAD_IDLE};
 use super::meter::Stats;
-use super::scan::{Scan, scan};
-use super::scheduling::become_batch_thread;
 use super::seat::{Crew, Seat};
 use super::streams::Streams;
 use super::surplus::Surplus;
-use super::weight::Weight;
+use super::worker::Worker;
 use crate::base::stop::StopToken;
 use crate::base::thread;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What both pools and the listener thread share.
 pub(super) struct Shared {
@@ -56,17 +49,6 @@ pub(super) struct Pool {
     /// When a shortage of threads was last told, in seconds of the pool's life; 0 is never.
     told_shortage: AtomicU64,
     shared: Arc<Shared>,
-}
-
-/// How a connection goes on after a request.
-enum Next {
-    Keep,
-    /// Read what the client still sends, then close.
-    Close,
-    Hold(Duration),
-    Gone,
-    /// The response broke off, which its client must be able to tell.
-    Cut,
 }
 
 impl Pool {
@@ -127,7 +109,42 @@ impl Pool {
         }
     }
 
-    fn is_behind(&self) -> bool {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(super) fn is_control(&self) -> bool {
+        self.name == CONTROL
+    }
+
+    /// A seat for one of its threads.
+    pub(super) fn seat(self: &Arc<Self>) -> Seat {
+        Seat::new(Arc::new(Membership(Arc::clone(self))), Arc::clone(&self.shared.streams))
+    }
+
+    /// The next connection with a complete head, for a thread that counts as waiting.
+    pub(super) fn next(&self) -> Result<Conn, RecvTimeoutError> {
+        self.jobs.recv_timeout(THREAD_IDLE)
+    }
+
+    /// The calling thread has served a connection: it counts as waiting again, or is to end.
+    pub(super) fn wants_again(self: &Arc<Self>) -> bool {
+        self.spare.fetch_add(1, Ordering::AcqRel);
+        !(self.surplus.should_leave(self.started.elapsed()) && self.dismiss())
+    }
+
+    /// The calling thread ends.
+    pub(super) fn note_end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether threads have ended since this was asked last.
+    pub(super) fn took_ends(&self) -> bool {
+        self.ended.swap(false, Ordering::Relaxed)
+    }
+
+    /// Requests wait that no thread is coming for.
+    pub(super) fn is_behind(&self) -> bool {
         self.spare.load(Ordering::Acquire) < 0
     }
 
@@ -136,7 +153,8 @@ impl Pool {
         self.jobs.len() < QUEUE
     }
 
-    fn is_full(&self) -> bool {
+    /// There can be no more threads.
+    pub(super) fn is_full(&self) -> bool {
         self.threads.load(Ordering::Relaxed) >= self.max
     }
 
@@ -155,7 +173,7 @@ impl Pool {
     }
 
     /// Counts the calling (or coming) thread, unless there are enough.
-    fn enter(&self) -> bool {
+    pub(super) fn enter(&self) -> bool {
         let room = |now| (now < self.max).then_some(now + 1);
         let entered = self.threads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok();
         if entered {
@@ -166,7 +184,7 @@ impl Pool {
 
     /// Lets a thread nobody seems to need end, unless it is one of the least number or a request
     /// counts on it.
-    fn dismiss(self: &Arc<Self>) -> bool {
+    pub(super) fn dismiss(self: &Arc<Self>) -> bool {
         let stopping = self.shared.stopping.is_set();
         let one_less = |now: isize| (now > 0).then_some(now - 1);
         if self.spare.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less).is_err() {
@@ -178,7 +196,7 @@ impl Pool {
             return false;
         }
         self.shared.stats.threads.fetch_sub(1, Ordering::Relaxed);
-        self.ended.store(true, Ordering::Relaxed);
+        self.note_end();
         // A request that came in between found the pool full.
         self.grow();
         true
@@ -219,189 +237,6 @@ impl Crew for Membership {
     }
 }
 
-struct Worker {
-    pool: Arc<Pool>,
-    shared: Arc<Shared>,
-    seat: Seat,
-    scratch: Scratch,
-}
-
-impl Worker {
-    fn new(pool: Arc<Pool>) -> Worker {
-        let shared = Arc::clone(&pool.shared);
-        let seat = Seat::new(Arc::new(Membership(Arc::clone(&pool))), Arc::clone(&shared.streams));
-        Worker { pool, shared, seat, scratch: Scratch::default() }
-    }
-
-    fn run(mut self) {
-        become_batch_thread();
-        // Whoever started this thread has counted it as waiting already.
-        loop {
-            match self.pool.jobs.recv_timeout(THREAD_IDLE) {
-                Ok(conn) => {
-                    if !self.serve_connection(conn) {
-                        // This thread was a stream's and the pool has filled its place.
-                        self.pool.ended.store(true, Ordering::Relaxed);
-                        return;
-                    }
-                    self.pool.spare.fetch_add(1, Ordering::AcqRel);
-                    if self.pool.surplus.should_leave(self.pool.started.elapsed()) && self.pool.dismiss() {
-                        return;
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) if !self.pool.dismiss() => self.rest(),
-                Err(_) => return,
-            }
-        }
-    }
-
-    /// Keeps no memory that nobody needs now.
-    fn rest(&mut self) {
-        self.scratch.copy.shrink();
-        if self.pool.ended.swap(false, Ordering::Relaxed) {
-            give_back_free_memory();
-        }
-    }
-
-    /// Serves requests of one connection until it is handed on; true while this thread is the pool's.
-    fn serve_connection(&mut self, mut conn: Conn) -> bool {
-        loop {
-            let next = self.serve_request(&mut conn);
-            conn.weight = Weight::default();
-            let ours = self.seat.end() || self.pool.enter();
-            match next {
-                Next::Keep => {}
-                Next::Gone => return ours,
-                Next::Cut => {
-                    conn.cut();
-                    return ours;
-                }
-                Next::Hold(time) => {
-                    self.shared.door.send(Return::Held(conn, time));
-                    return ours;
-                }
-                Next::Close => {
-                    conn.end_writing();
-                    self.shared.door.send(Return::Closing(conn));
-                    return ours;
-                }
-            }
-            if !ours || !self.has_next_request(&mut conn) {
-                self.shared.door.send(Return::Idle(conn));
-                return ours;
-            }
-        }
-    }
-
-    /// Whether the next request is complete and this thread should serve it. Others that wait in the
-    /// queue go first, and a request for the other pool is not ours.
-    fn has_next_request(&mut self, conn: &mut Conn) -> bool {
-        if self.pool.is_behind() {
-            return false;
-        }
-        if conn.buffer.is_empty() && !self.linger(conn) {
-            return false;
-        }
-        conn.find_head() == Found::Complete
-            && (self.pool.name == CONTROL) == self.shared.is_control(conn)
-            && conn.weigh()
-    }
-
-    /// Waits a little for the next request, as long as the pool could have another thread if somebody
-    /// came. In a full pool nobody does: who waits with a thread would go before all who wait at the
-    /// listener thread, again and again. Nor when connections are as many as allowed: only those at
-    /// the listener thread can make room.
-    fn linger(&mut self, conn: &mut Conn) -> bool {
-        let Shared { stats, limits, .. } = &*self.shared;
-        let crowded = || stats.connections.load(Ordering::Relaxed) >= limits.max_connections;
-        // A connection that is used now and then is not worth a thread for long.
-        let rounds = if conn.busy { LINGER_ROUNDS } else { 1 };
-        conn.busy = false;
-        for _ in 0..rounds {
-            if self.pool.is_full() || self.pool.is_behind() || crowded() {
-                return false;
-            }
-            match conn.receive_soon(self.scratch.copy.get()) {
-                Ok(Some(1..)) => {
-                    conn.busy = true;
-                    return true;
-                }
-                Ok(None) => {}
-                // The listener thread sees the same end or error and closes.
-                Ok(Some(0)) | Err(_) => return false,
-            }
-        }
-        false
-    }
-
-    fn serve_request(&mut self, conn: &mut Conn) -> Next {
-        self.seat.begin(&conn.stream);
-        self.shared.stats.in_flight.fetch_add(1, Ordering::Relaxed);
-        let next = self.serve_head(conn);
-        self.shared.stats.in_flight.fetch_sub(1, Ordering::Relaxed);
-        next
-    }
-
-    fn serve_head(&mut self, conn: &mut Conn) -> Next {
-        let head = match take_head(conn) {
-            Ok(head) => head,
-            Err(error) => {
-                let meter = self.seat.meter();
-                meter.answered(error.status);
-                self.shared.service.served(&meter.end(None, (conn.peer, conn.role), self.seat.age()));
-                let response = error.response().to_final_bytes();
-                // A client that does not even take this is not waited for.
-                let once =
-                    |moved, _| if moved > 0 { Ok(CROWD_TICK) } else { Err(io::ErrorKind::TimedOut.into()) };
-                return match conn.write_all(&mut [io::IoSlice::new(&response)], once) {
-                    Ok(()) => Next::Close,
-                    Err(_) => Next::Gone,
-                };
-            }
-        };
-        let stopping = &self.shared.stopping;
-        let (limits, scratch) = (&self.shared.limits, &mut self.scratch);
-        let mut exchange = Exchange::new(head, conn, &self.seat, limits, scratch, stopping);
-        let service = &self.shared.service;
-        let served = catch_unwind(AssertUnwindSafe(|| service.serve(&mut exchange)));
-        let served = served.unwrap_or_else(|_| {
-            self.shared.stats.panics.fetch_add(1, Ordering::Relaxed);
-            exchange.close_after();
-            Err(HttpError::internal())
-        });
-        match served {
-            Ok(Served::Gone) => {
-                service.served(&exchange.record());
-                return if exchange.is_cut() { Next::Cut } else { Next::Gone };
-            }
-            Ok(Served::Hold(time)) => {
-                exchange.put_back();
-                conn.hold.since.get_or_insert_with(Instant::now);
-                conn.hold.began.get_or_insert_with(|| self.seat.began());
-                return Next::Hold(time);
-            }
-            Ok(Served::Done) => {}
-            Err(error) => {
-                if exchange.is_unanswered() && exchange.respond(error.response()).is_err() {
-                    service.served(&exchange.record());
-                    return Next::Gone;
-                }
-            }
-        }
-        service.served(&exchange.record());
-        let answered = !exchange.is_unanswered();
-        let cut = exchange.is_cut();
-        let kept = exchange.conclude();
-        conn.hold = Hold::default();
-        match (kept, answered && !cut) {
-            (true, _) => Next::Keep,
-            (false, true) => Next::Close,
-            // Cut in the middle it must not look complete: no orderly end.
-            (false, false) => Next::Cut,
-        }
-    }
-}
-
 /// The name of the pool kept for control requests.
 pub(super) const CONTROL: &str = "control";
 
@@ -411,17 +246,4 @@ impl Shared {
         let mut words = conn.buffer.split(|&b| b == b' ' || b == b'\r');
         words.nth(1).is_some_and(|target| self.service.is_control(conn.role, target))
     }
-}
-
-/// Takes the head off a connection's buffer and parses it.
-fn take_head(conn: &mut Conn) -> Result<Head, HttpError> {
-    let length = match scan(&conn.buffer, 0) {
-        Scan::Complete(length) => length,
-        // What cannot become a head is parsed whole, for its message.
-        Scan::Broken | Scan::More => conn.buffer.len(),
-    };
-    let rest = conn.buffer.split_off(length);
-    let bytes = std::mem::replace(&mut conn.buffer, rest);
-    conn.scanned = 0;
-    Head::parse(bytes).map_err(|(error, _)| error.into())
 }
