@@ -146,8 +146,8 @@ fn may_open(descriptors: u64) -> bool {
 #[test]
 #[allow(clippy::print_stderr, reason = "a skipped test says so")]
 fn a_full_queue_refuses_and_has_room_again() {
-    if !may_open(4096) {
-        eprintln!("skipped: needs 4096 descriptors (ulimit -Hn)");
+    if !may_open(8192) {
+        eprintln!("skipped: needs 8192 descriptors (ulimit -Hn)");
         return;
     }
     let (server, service, address) = start(Limits { threads_min: 1, threads_max: 1, ..Limits::default() });
