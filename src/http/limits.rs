@@ -15,7 +15,7 @@ pub const HELD_BYTES: usize = 16 * 1024 * 1024;
 pub const LIGHT_HEAD_BYTES: usize = 8 * 1024;
 /// Bytes beyond those of the heads of all requests that wait for a thread or are being served; above: 503.
 /// Each is in memory up to four times.
-pub const HEAVY_HEADS_BYTES: usize = 8 * 1024 * 1024;
+pub const HEAVY_HEADS_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes that all buffers of bodies together may have beyond their first 4 KiB each; above: they stay
 /// small, and large bodies go in smaller pieces.
 pub const GROWN_BYTES: usize = 4 * 1024 * 1024;
@@ -41,7 +41,7 @@ pub const LINGER_TIME: Duration = Duration::from_secs(2);
 pub const RATE_WINDOW: Duration = Duration::from_secs(10);
 /// A request that has lasted this long is a stream, and the pool gets another thread for it.
 pub const STREAM_AFTER: Duration = Duration::from_millis(250);
-/// The same for one that waits for the wrapped server while half of all streams are taken: most of a crowd
+/// The same for one that waits for the wrapped server while a quarter of all streams is taken: most of a crowd
 /// waits for its turn there, not for an answer that is long in coming, and needs no thread more for that.
 pub const STREAM_AFTER_IN_A_CROWD: Duration = Duration::from_secs(2);
 /// A step of a body that took this long was a wait for the client.

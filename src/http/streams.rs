@@ -150,7 +150,7 @@ impl Streams {
 
     /// Whether many more streams fit: only then requests may become streams to make way for others.
     pub(super) fn has_plenty(&self) -> bool {
-        self.stats.streams.load(Ordering::Relaxed) < self.max / 2
+        self.stats.streams.load(Ordering::Relaxed) < self.max / 4
     }
 
     /// Counts one that is long-lived by design, if there is room.
