@@ -311,6 +311,18 @@ mod tests {
     }
 
     #[test]
+    fn who_is_spared_or_has_settled_is_not_cut() {
+        let streams = Streams::new(4, Arc::default());
+        let pairs = [admit(&streams, 0, true)];
+        streams.spare(pairs[0].2);
+        let settled = [admit(&streams, 0, true)];
+        streams.settle(settled[0].2);
+        let others: Vec<_> = (1..4).map(|n| admit(&streams, n << 32, true)).collect();
+        assert_eq!((cut(&pairs), cut(&settled)), (vec![false], vec![false]));
+        assert_eq!(cut(&others), [true, true, false], "the slowest of the others make room");
+    }
+
+    #[test]
     fn whole_bodies_make_room_for_others() {
         let streams = Streams::new(100, Arc::default());
         let slow = |moved: u64, spared: bool, bytes: usize| {

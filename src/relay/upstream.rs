@@ -62,7 +62,7 @@ impl fmt::Debug for UpstreamTransport {
 }
 
 /// A wait for the wrapped server ended without data: counts it, and looks whether the client is still there.
-/// True when the wrapped server is what ended the next one.
+/// Then waits again, for as long as the request may; true when the connection is ready.
 pub(super) fn tick(stream: &TcpStream, write: bool, deadline: Option<Instant>) -> io::Result<bool> {
     let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
     let call = call::with(|call| (call.seat.tick(), Arc::clone(&call.client)));

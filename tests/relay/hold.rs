@@ -108,6 +108,27 @@ fn held_requests_cost_no_threads_and_all_are_served() {
 }
 
 #[test]
+fn held_requests_with_heavy_heads_wait_for_room_and_are_all_served() {
+    let reserved = Reserved::new();
+    let server = Server::start(IDLE, reserved.port, &[]);
+    // Those under way may have 4 MiB beyond 8 KiB each; these are 6.6 MiB beyond.
+    let heavy =
+        format!("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nX: {}\r\n\r\n", "x".repeat(64_000));
+    let mut clients = Vec::new();
+    for n in 1..=120 {
+        clients.push(begin(&server, &heavy));
+        if n % 40 == 0 {
+            let held = format!("\nfrag_http_requests_held {n}\n");
+            eventually("they are held", || server.get("/_frag/metrics", "").body_text().contains(&held));
+        }
+    }
+    play(server.open_listener(reserved), |_| ok(b"served"));
+    for client in &mut clients {
+        assert_eq!(finish(client).body_text(), "served");
+    }
+}
+
+#[test]
 fn a_held_client_that_leaves_is_forgotten() {
     let reserved = Reserved::new();
     let server = Server::start(IDLE, reserved.port, &[]);
