@@ -3,7 +3,7 @@
 use super::forward::{Failure, bad_gateway, timed_out};
 use super::upstream::connect;
 use super::{headers, raw, tunnel};
-use crate::http::{Exchange, HttpError, Peek, Readiness, Seat, peek, wait};
+use crate::http::{Exchange, HttpError, IO_TICK, Peek, Readiness, peek, wait};
 use crate::supervisor::InFlight;
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
@@ -30,8 +30,7 @@ pub(super) fn serve(
     };
     (&upstream).write_all(&request(exchange)).map_err(|error| unanswered(&error.to_string()))?;
     let client = Arc::clone(exchange.client());
-    let waited = wait_for_answer(&upstream, &client, exchange.seat(), timeout);
-    match waited.map_err(|error| unanswered(&error.to_string()))? {
+    match wait_for_answer(&upstream, &client, timeout).map_err(|error| unanswered(&error.to_string()))? {
         Waited::Answered => {}
         Waited::Closed => return Err(unanswered("it closed the connection without an answer")),
         Waited::Gone => return Err(Failure::Gone),
@@ -70,7 +69,6 @@ enum Waited {
 fn wait_for_answer(
     upstream: &TcpStream,
     client: &TcpStream,
-    seat: &Seat,
     timeout: Option<Duration>,
 ) -> std::io::Result<Waited> {
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
@@ -85,7 +83,7 @@ fn wait_for_answer(
             return Ok(Waited::TooLong);
         }
         // Rounded up: poll(2) counts whole milliseconds.
-        let tick = seat.tick().min(left.saturating_add(Duration::from_millis(1)));
+        let tick = (IO_TICK * 4).min(left.saturating_add(Duration::from_millis(1)));
         if wait(upstream, false, Some(client), tick)? == Readiness::PeerGone {
             return Ok(Waited::Gone);
         }

@@ -263,7 +263,7 @@ fn a_crowd_that_waits_for_the_app_has_more_than_a_quarter_of_the_streams_only_if
 }
 
 #[test]
-fn waits_for_an_upgrade_and_behind_an_early_answer_give_up_their_thread() {
+fn waits_for_an_upgrade_or_behind_an_early_answer_take_no_thread_of_the_pool() {
     let (server, listener) = Server::with_backend(&["--threads-min", "1", "--threads-max", "1"]);
     let arrived = black_hole(listener);
     let next = || arrived.recv_timeout(binary::PATIENCE).unwrap();
@@ -280,28 +280,6 @@ fn waits_for_an_upgrade_and_behind_an_early_answer_give_up_their_thread() {
     next().write_all(&ok(b"fine")).unwrap();
     assert_eq!(other.response("GET").body_text(), "fine");
     assert!(!upgrade.has_data() && !early.has_data());
-}
-
-#[test]
-fn a_request_that_was_slow_before_it_became_long_lived_is_not_cut() {
-    let (server, listener) = Server::with_backend(&["--max-streams", "1"]);
-    let arrived = black_hole(listener);
-    let mut client = Client::new(server.address);
-    client.request("GET", "/", "Connection: Upgrade\r\nUpgrade: any\r\n");
-    let mut upstream = arrived.recv_timeout(binary::PATIENCE).unwrap();
-    assert!(!pause(&client.stream, Duration::from_millis(2500)), "it waits as a slow one");
-    upstream
-        .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: any\r\n\r\n")
-        .unwrap();
-    assert_eq!(client.response("GET").status, 101);
-    let mut other = Client::new(server.address);
-    other.request("GET", "/", "");
-    let mut answer = arrived.recv_timeout(binary::PATIENCE).unwrap();
-    assert!(!pause(&other.stream, Duration::from_millis(2500)), "another slow one, and no room");
-    upstream.write_all(b"hello").unwrap();
-    assert_eq!(client.take(5), b"hello");
-    answer.write_all(&ok(b"fine")).unwrap();
-    assert_eq!(other.response("GET").body_text(), "fine");
 }
 
 #[test]
