@@ -257,4 +257,25 @@ mod tests {
             assert_eq!(stats.streams.load(Ordering::Relaxed), 0);
         }
     }
+
+    #[test]
+    fn a_slow_request_that_becomes_long_lived_is_not_cut_as_a_slow_one() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        for (settles, cut) in [(true, 0), (false, 1)] {
+            let stats = Arc::new(Stats::default());
+            let streams = Arc::new(Streams::new(4, Arc::clone(&stats)));
+            let seats = [(); 2].map(|()| Seat::new(Arc::new(Replaceable(true)), Arc::clone(&streams)));
+            for (n, seat) in seats.iter().enumerate() {
+                seat.begin(&socket);
+                seat.step(0, WAITED);
+                if settles && n == 0 {
+                    seat.leave_pool().unwrap();
+                }
+            }
+            assert_eq!(stats.shed.load(Ordering::Relaxed), cut, "one slow client of four has a place");
+            seats.iter().for_each(|seat| drop(seat.end()));
+            assert_eq!(stats.streams.load(Ordering::Relaxed), 0);
+        }
+    }
 }
