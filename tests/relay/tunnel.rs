@@ -189,7 +189,8 @@ fn the_rest_for_a_slow_reader_is_kept_after_both_ends() {
     let mut got = Vec::new();
     let start = std::time::Instant::now();
     while unsent(&client.stream) > 0 {
-        got.extend(wire.take(64 * 1024));
+        // All may be here before the system has told the client so.
+        got.extend(wire.take((up.len() - got.len()).min(64 * 1024)));
         assert!(start.elapsed() < binary::PATIENCE, "the client's end is not known");
     }
     drop(client);
