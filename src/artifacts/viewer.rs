@@ -52,21 +52,33 @@ impl Page {
 pub fn literal(text: &str) -> String {
     let mut literal = String::with_capacity(text.len() + text.len() / 8 + 2);
     literal.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => literal.push_str("\\\""),
-            '\\' => literal.push_str("\\\\"),
-            '\n' => literal.push_str("\\n"),
-            '\r' => literal.push_str("\\r"),
-            '\t' => literal.push_str("\\t"),
-            '\0'..='\u{1f}' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+    let mut rest = text;
+    while let Some(at) = rest.bytes().position(may_need_escape) {
+        let (plain, from) = rest.split_at(at);
+        literal.push_str(plain);
+        let mut chars = from.chars();
+        match chars.next() {
+            Some('"') => literal.push_str("\\\""),
+            Some('\\') => literal.push_str("\\\\"),
+            Some('\n') => literal.push_str("\\n"),
+            Some('\r') => literal.push_str("\\r"),
+            Some('\t') => literal.push_str("\\t"),
+            Some(c @ ('\0'..='\u{1f}' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}')) => {
                 literal.push_str(&format!("\\u{:04x}", u32::from(c)));
             }
-            c => literal.push(c),
+            Some(c) => literal.push(c),
+            None => {}
         }
+        rest = chars.as_str();
     }
+    literal.push_str(rest);
     literal.push('"');
     literal
+}
+
+/// Whether a byte begins a character that cannot stand in a literal, or might: U+2028 begins with 0xE2.
+fn may_need_escape(byte: u8) -> bool {
+    matches!(byte, 0..=0x1f | b'"' | b'\\' | b'<' | b'>' | b'&' | 0xe2)
 }
 
 /// `sha256-…` of the text of every inline element of this name (`script` or `style`) in a page.

@@ -6,5 +6,6 @@ pub mod lock;
 pub mod random;
 pub mod ring;
 pub mod stop;
+pub mod text;
 pub mod thread;
 pub mod time;

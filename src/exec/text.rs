@@ -4,6 +4,7 @@
 //! A piece ends with a line end, unless more of its line follows: so the pieces written one after the
 //! other are the output, but for `\r\n`, which becomes `\n`, bytes that are not UTF-8, which become
 //! U+FFFD, and a line end that is added to a last line without one.
+use crate::base::text::lossy;
 use std::borrow::Cow;
 
 /// Bytes of output in one piece at most.
@@ -39,11 +40,6 @@ pub(super) fn first_piece(window: Window<'_>) -> Option<(usize, Cow<'_, str>)> {
         }
         None => None,
     }
-}
-
-fn lossy(bytes: &[u8]) -> Cow<'_, str> {
-    // Most output is text, and finding that out is many times faster than replacing what is not.
-    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 fn without_returns(text: Cow<'_, str>) -> Cow<'_, str> {

@@ -1,6 +1,7 @@
 //! The JSON of the artifact API: bodies in, rows out. Key order is part of it.
 use super::fault::Fault;
 use crate::artifacts::{Created, Payload, Row};
+use crate::base::text::lossy;
 use crate::http::{Body, Exchange, Response};
 use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -75,7 +76,7 @@ pub(super) fn read_payload(exchange: &mut Exchange<'_>) -> Result<Payload, Fault
 
 fn parse(body: &[u8]) -> Result<Payload, Fault> {
     // Bytes that are not UTF-8 count as U+FFFD.
-    let text = String::from_utf8_lossy(body);
+    let text = lossy(body);
     if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
         // Whatever else it is, it has no payload; unless it is nothing at all.
         let other: Result<IgnoredAny, _> = serde_json::from_str(&text);
