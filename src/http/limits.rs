@@ -26,6 +26,8 @@ pub const WHOLE_BYTES: usize = 32 * 1024 * 1024;
 pub const SMALL_BYTES: usize = 64 * 1024;
 /// Complete requests waiting for a thread of a pool; above: 503.
 pub const QUEUE: usize = 2048;
+/// When more than this many wait, every other turn is the newest's.
+pub const QUEUE_CROWD: usize = 256;
 /// Threads kept for control requests, whatever the relayed ones do.
 pub const CONTROL_THREADS: usize = 8;
 /// Bytes of one chunk-size line or of all trailers of a chunked body; above: 400.

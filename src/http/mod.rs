@@ -26,6 +26,7 @@ mod listener;
 mod memory;
 mod meter;
 mod pool;
+mod queue;
 mod rate;
 mod request_id;
 mod response;

@@ -2,15 +2,16 @@
 use super::conn::Conn;
 use super::door::Door;
 use super::exchange::Service;
-use super::limits::{Limits, QUEUE, THREAD_IDLE};
+use super::limits::Limits;
 use super::meter::Stats;
+use super::queue::Queue;
 use super::seat::{Crew, Seat};
 use super::streams::Streams;
 use super::surplus::Surplus;
 use super::worker::Worker;
 use crate::base::stop::StopToken;
 use crate::base::thread;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::RecvTimeoutError;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering};
@@ -35,8 +36,7 @@ pub(super) struct Pool {
     name: &'static str,
     min: usize,
     max: usize,
-    queue: Sender<Conn>,
-    jobs: Receiver<Conn>,
+    queue: Queue<Conn>,
     /// Threads that serve or wait, without those that became streams'.
     threads: AtomicUsize,
     /// Waiting threads less queued requests. Who queues a request takes one off at once, so that no
@@ -59,13 +59,11 @@ impl Pool {
         max: usize,
         shared: Arc<Shared>,
     ) -> io::Result<Arc<Pool>> {
-        let (queue, jobs) = bounded(QUEUE);
         let pool = Arc::new(Pool {
             name,
             min,
             max: max.max(min),
-            queue,
-            jobs,
+            queue: Queue::new(),
             threads: AtomicUsize::new(0),
             spare: AtomicIsize::new(0),
             surplus: Surplus::new(),
@@ -83,7 +81,7 @@ impl Pool {
     /// Queues a connection with a complete head; gives it back when the queue is full.
     #[allow(clippy::result_large_err, reason = "what is given back is the connection itself")]
     pub(super) fn submit(self: &Arc<Self>, conn: Conn) -> Result<(), Conn> {
-        self.queue.try_send(conn).map_err(|full| full.into_inner())?;
+        self.queue.push(conn)?;
         self.surplus.note(self.spare.fetch_sub(1, Ordering::AcqRel) - 1);
         self.grow();
         Ok(())
@@ -124,7 +122,7 @@ impl Pool {
 
     /// The next connection with a complete head, for a thread that counts as waiting.
     pub(super) fn next(&self) -> Result<Conn, RecvTimeoutError> {
-        self.jobs.recv_timeout(THREAD_IDLE)
+        self.queue.next()
     }
 
     /// The calling thread has served a connection: it counts as waiting again, or is to end.
@@ -150,7 +148,7 @@ impl Pool {
 
     /// Whether the queue takes another request.
     pub(super) fn has_room(&self) -> bool {
-        self.jobs.len() < QUEUE
+        self.queue.has_room()
     }
 
     /// There can be no more threads.
