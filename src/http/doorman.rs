@@ -26,6 +26,9 @@ const HOLD_POLL: Duration = Duration::from_millis(50);
 /// How long an unfinished head may still take once we are ending.
 const DRAIN_HEAD: Duration = Duration::from_secs(1);
 
+/// Batches of connections that are accepted at the end: as many as the kernel's queue has by default.
+const LAST_BATCHES: usize = 64;
+
 pub(super) struct Doorman {
     pub(super) inbox: Receiver<Return>,
     pub(super) listeners: Vec<(TcpListener, Role)>,
@@ -167,7 +170,9 @@ impl Doorman {
     fn drain(&mut self) {
         for index in 0..self.listeners.len() {
             // Clients the kernel has greeted for us.
-            self.accept(index);
+            for _ in 0..LAST_BATCHES {
+                self.accept(index);
+            }
         }
         self.draining = true;
         let _ = self.listen(false);
@@ -307,9 +312,11 @@ impl Doorman {
         for key in self.waiting.keys(|w| w.phase == Phase::Held) {
             // What does not fit into the queue, or beside the heads under way, stays held and has its turn a
             // moment later.
-            let mut fits = || self.waiting.change(key, |waiting| waiting.conn.weigh()) == Some(true);
-            if !self.public.has_room() || !fits() {
+            if !self.public.has_room() {
                 return;
+            }
+            if self.waiting.change(key, |waiting| waiting.conn.weigh()) != Some(true) {
+                continue;
             }
             if let Some(waiting) = self.waiting.take(key) {
                 self.submit(waiting.conn);

@@ -118,11 +118,16 @@ impl Streams {
         key
     }
 
-    /// A slow request waits for its client now, or for the wrapped server, and did not before.
+    /// A slow request waits for its client now, or for the wrapped server, and did not before. What it was
+    /// spared for is over with the first.
     pub(super) fn turn(&self, key: u64, to_client: bool) {
         if to_client {
             self.for_clients.fetch_add(1, Ordering::Relaxed);
+            if let Some(stream) = lock(&self.slow).get_mut(&key) {
+                stream.spared = stream.cut;
+            }
             self.make_room(key);
+            self.make_memory();
         } else {
             self.for_clients.fetch_sub(1, Ordering::Relaxed);
         }
@@ -320,6 +325,21 @@ mod tests {
         let others: Vec<_> = (1..4).map(|n| admit(&streams, n << 32, true)).collect();
         assert_eq!((cut(&pairs), cut(&settled)), (vec![false], vec![false]));
         assert_eq!(cut(&others), [true, true, false], "the slowest of the others make room");
+    }
+
+    #[test]
+    fn nobody_is_spared_while_waiting_for_its_client() {
+        let streams = Streams::new(4, Arc::default());
+        let pairs = [0, 1].map(|n| {
+            let one = admit(&streams, n << 32, true);
+            streams.spare(one.2);
+            one
+        });
+        assert_eq!(cut(&pairs), [false; 2]);
+        for to_client in [false, true] {
+            pairs.iter().for_each(|(.., key)| streams.turn(*key, to_client));
+        }
+        assert_eq!(cut(&pairs), [true, false], "the slower one makes room");
     }
 
     #[test]
