@@ -28,9 +28,10 @@ impl Doorman {
         Ok(())
     }
 
-    pub(super) fn accept(&mut self, index: usize) {
+    /// Accepts a batch; whether there may be more at once.
+    pub(super) fn accept(&mut self, index: usize) -> bool {
         for _ in 0..ACCEPT_BATCH {
-            let Some((listener, role)) = self.listeners.get(index) else { return };
+            let Some((listener, role)) = self.listeners.get(index) else { return false };
             let role = *role;
             match listener.accept() {
                 Ok((stream, peer)) => {
@@ -45,16 +46,17 @@ impl Doorman {
                         self.refuse(conn, &HttpError::overloaded("too many connections are open"));
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) => {
                     self.shared.stats.accept_errors.fetch_add(1, Ordering::Relaxed);
                     if is_shortage(&error) {
                         self.rest(&error);
-                        return;
+                        return false;
                     }
                 }
             }
         }
+        true
     }
 
     /// Closes the longest waiting connections until the bound is kept; false when all are busy. One

@@ -25,8 +25,7 @@ const EPOLL_REST: Duration = Duration::from_millis(50);
 const HOLD_POLL: Duration = Duration::from_millis(50);
 /// How long an unfinished head may still take once we are ending.
 const DRAIN_HEAD: Duration = Duration::from_secs(1);
-
-/// Batches of connections that are accepted at the end: as many as the kernel's queue has by default.
+/// Batches of connections that are accepted at the end, at most: somebody may connect all the time.
 const LAST_BATCHES: usize = 64;
 
 pub(super) struct Doorman {
@@ -171,7 +170,9 @@ impl Doorman {
         for index in 0..self.listeners.len() {
             // Clients the kernel has greeted for us.
             for _ in 0..LAST_BATCHES {
-                self.accept(index);
+                if !self.accept(index) {
+                    break;
+                }
             }
         }
         self.draining = true;
