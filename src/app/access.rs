@@ -32,7 +32,8 @@ pub(super) fn log(record: &Record<'_>) {
 /// Escaped, so that no client can begin a line or a word.
 fn path(path: &[u8], class: Class) -> String {
     let escaped = |path: &[u8]| path.escape_ascii().take(PATH_CHARS).map(char::from).collect::<String>();
-    if class != Class::Control {
+    // What nobody read may have been for us.
+    if class == Class::Relay {
         return escaped(path);
     }
     let below = path.strip_prefix(PREFIX).filter(|below| below.starts_with(b"/")).unwrap_or(path);
@@ -42,4 +43,18 @@ fn path(path: &[u8], class: Class) -> String {
         text.push('…');
     }
     text
+}
+
+#[cfg(all(test, feature = "artifacts"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_in_a_path_is_shown_to_its_owner_alone() {
+        let secret = "/_frag/0b4f2c1e-9c7a-4d6b-8f21-3a5d7e9b1c0f";
+        for class in [Class::Control, Class::Unread] {
+            assert_eq!(path(secret.as_bytes(), class), "/_frag/0b4f2c1e…");
+        }
+        assert_eq!(path(b"/0b4f2c1e-9c7a-4d6b-8f21-3a5d7e9b1c0f", Class::Relay).len(), 37);
+    }
 }

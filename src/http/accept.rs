@@ -4,6 +4,7 @@ use super::doorman::{Doorman, WAKE};
 use super::error::HttpError;
 use super::listener::is_shortage;
 use super::waiting::Phase;
+use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use std::io;
 use std::sync::atomic::Ordering;
@@ -15,17 +16,19 @@ const ACCEPT_BATCH: usize = 64;
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 impl Doorman {
-    /// Watches the listeners, or no longer.
+    /// Watches the listeners, or no longer. Each is tried, also after one that fails.
     pub(super) fn listen(&self, on: bool) -> io::Result<()> {
+        let mut all = Ok(());
         for (index, (listener, _)) in self.listeners.iter().enumerate() {
-            if on {
-                let event = EpollEvent::new(EpollFlags::EPOLLIN, WAKE - 1 - index as u64);
-                self.waiting.epoll.add(listener, event)?;
-            } else {
-                self.waiting.epoll.delete(listener)?;
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, WAKE - 1 - index as u64);
+            let epoll = &self.waiting.epoll;
+            match if on { epoll.add(listener, event) } else { epoll.delete(listener) } {
+                // As it was before an attempt that failed in the middle.
+                Ok(()) | Err(Errno::EEXIST | Errno::ENOENT) => {}
+                Err(errno) => all = Err(errno.into()),
             }
         }
-        Ok(())
+        all
     }
 
     /// Accepts a batch; whether there may be more at once.
@@ -72,10 +75,10 @@ impl Doorman {
     }
 
     /// Out of descriptors or memory: frees the longest waiting connection and tries again soon.
-    fn rest(&mut self, error: &io::Error) {
+    pub(super) fn rest(&mut self, error: &io::Error) {
         // Once at the start of a shortage, which may go on at every rest.
         if self.short_at.is_none_or(|at| at.elapsed() > ACCEPT_REST * 20) {
-            log::warn!("accept: {error}");
+            log::warn!("accepting: {error}");
         }
         self.short_at = Some(Instant::now());
         if let Some(oldest) = self.waiting.oldest(|w| w.phase != Phase::Held) {

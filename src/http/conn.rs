@@ -1,5 +1,7 @@
 //! One client connection: its socket, what was received and not yet used, its place in the count.
 use super::buffer::FIRST_BYTES;
+use super::error::HttpError;
+use super::head::Head;
 use super::limits::{CROWD_TICK, HEAD_BYTES, LINGER_BYTES};
 use super::scan::{Scan, leading_empty_lines, scan};
 use super::socket::{close_with_reset, recv_now, wait};
@@ -131,6 +133,19 @@ impl Conn {
                 Found::Unfinished
             }
         }
+    }
+
+    /// Takes the head off the front of the buffer.
+    pub(super) fn take_head(&mut self) -> Result<Head, HttpError> {
+        let length = match scan(&self.buffer, 0) {
+            Scan::Complete(length) => length,
+            // What cannot become a head is parsed whole, for its message.
+            Scan::Broken | Scan::More => self.buffer.len(),
+        };
+        let rest = self.buffer.split_off(length);
+        let bytes = std::mem::replace(&mut self.buffer, rest);
+        self.scanned = 0;
+        Head::parse(bytes).map_err(|(error, _)| error.into())
     }
 
     /// Counts the request at the front among those under way; false when there is no room for its head.

@@ -5,8 +5,9 @@ use super::door::Return;
 use super::error::HttpError;
 use super::head::HeadError;
 use super::limits::{HELD_BYTES, LINGER_TIME, UNFINISHED_HEADS_BYTES};
-use super::meter::Class;
+use super::meter::{Class, Meter};
 use super::pool::{Pool, Shared};
+use super::request_id;
 use super::waiting::{Phase, Waiting, WaitingRoom};
 use super::weight::Weight;
 use crossbeam_channel::Receiver;
@@ -257,7 +258,11 @@ impl Doorman {
             }
             Some(Phase::Held) => {
                 let gone = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
-                let _ = flags.intersects(gone).then(|| self.waiting.take(key));
+                if flags.intersects(gone)
+                    && let Some(mut waiting) = self.waiting.take(key)
+                {
+                    self.record(&mut waiting.conn, 0);
+                }
             }
             Some(Phase::Closing { mut thrown }) => {
                 let scratch = &mut self.scratch;
@@ -292,9 +297,26 @@ impl Doorman {
         }
     }
 
+    /// Counts the request at the front of a connection's buffer, which ends here: with the status it is
+    /// answered, or 0 when its client has left.
+    fn record(&self, conn: &mut Conn, status: u16) {
+        let meter = Meter::new(Arc::clone(&self.shared.stats));
+        let hold = conn.hold;
+        if hold.since.is_some() {
+            meter.set_class(Class::Relay);
+        }
+        meter.answered(status);
+        let head = conn.take_head().ok();
+        let own = hold.number.map(request_id::own);
+        let own = own.as_ref().map_or(&b""[..], |id| id);
+        let head = head.as_ref().map(|head| (head, head.request_id().unwrap_or(own)));
+        let took = hold.began.map_or(Duration::ZERO, |began| began.elapsed());
+        self.shared.service.served(&meter.end(head, (conn.peer, conn.role), took));
+    }
+
     /// Writes an error without waiting for the client to read it, and closes.
-    pub(super) fn refuse(&mut self, conn: Conn, error: &HttpError) {
-        self.shared.stats.classes[Class::Unread as usize].count(error.status, Duration::ZERO);
+    pub(super) fn refuse(&mut self, mut conn: Conn, error: &HttpError) {
+        self.record(&mut conn, error.status);
         let bytes = error.response().to_final_bytes();
         // A few hundred bytes fit into any socket's empty send buffer.
         let _ = conn.stream.set_nonblocking(true);
@@ -331,7 +353,7 @@ impl Doorman {
         if self.accept_at.is_some_and(|at| now >= at) {
             self.accept_at = None;
             if let Err(error) = self.listen(true) {
-                log::error!("listening again: {error}");
+                self.rest(&error);
             }
         }
         if self.waiting.held() > 0 && self.shared.service.can_resume() {

@@ -72,6 +72,6 @@ pub use seat::Seat;
 pub use server::{Resume, Server};
 #[cfg(feature = "runs")]
 pub use socket::bound_send_buffer;
-pub use socket::{IO_TICK, Peek, Readiness, close_with_reset, peek, peer_gone, set_read_tick, wait};
+pub use socket::{IO_TICK, Peek, Readiness, begin_connect, close_with_reset, peek, peer_gone, wait};
 #[cfg(feature = "workers")]
 pub use websocket::{CloseReason, Received, WebSocket};

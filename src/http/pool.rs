@@ -38,6 +38,9 @@ pub(super) struct Pool {
     max: usize,
     queue: Queue<Conn>,
     /// Threads that serve or wait, without those that became streams'.
+    ///
+    /// Who changes this or `spare` looks at the other next, and one of two who do so at a time has to see the
+    /// other's change: hence `SeqCst` for both.
     threads: AtomicUsize,
     /// Waiting threads less queued requests. Who queues a request takes one off at once, so that no
     /// two count on the same thread; below zero, requests wait that nobody is coming for.
@@ -82,7 +85,7 @@ impl Pool {
     #[allow(clippy::result_large_err, reason = "what is given back is the connection itself")]
     pub(super) fn submit(self: &Arc<Self>, conn: Conn) -> Result<(), Conn> {
         self.queue.push(conn)?;
-        self.surplus.note(self.spare.fetch_sub(1, Ordering::AcqRel) - 1);
+        self.surplus.note(self.spare.fetch_sub(1, Ordering::SeqCst) - 1);
         self.grow();
         Ok(())
     }
@@ -127,7 +130,7 @@ impl Pool {
 
     /// The calling thread has served a connection: it counts as waiting again, or is to end.
     pub(super) fn wants_again(self: &Arc<Self>) -> bool {
-        self.spare.fetch_add(1, Ordering::AcqRel);
+        self.spare.fetch_add(1, Ordering::SeqCst);
         !(self.surplus.should_leave(self.started.elapsed()) && self.dismiss())
     }
 
@@ -143,7 +146,7 @@ impl Pool {
 
     /// Requests wait that no thread is coming for.
     pub(super) fn is_behind(&self) -> bool {
-        self.spare.load(Ordering::Acquire) < 0
+        self.spare.load(Ordering::SeqCst) < 0
     }
 
     /// Whether the queue takes another request.
@@ -153,7 +156,7 @@ impl Pool {
 
     /// There can be no more threads.
     pub(super) fn is_full(&self) -> bool {
-        self.threads.load(Ordering::Relaxed) >= self.max
+        self.threads.load(Ordering::SeqCst) >= self.max
     }
 
     fn add_thread(self: &Arc<Self>) -> io::Result<()> {
@@ -161,10 +164,10 @@ impl Pool {
             return Ok(());
         }
         let pool = Arc::clone(self);
-        self.spare.fetch_add(1, Ordering::AcqRel);
+        self.spare.fetch_add(1, Ordering::SeqCst);
         let added = thread::spawn(self.name, move || Worker::new(pool).run());
         if added.is_err() {
-            self.spare.fetch_sub(1, Ordering::AcqRel);
+            self.spare.fetch_sub(1, Ordering::SeqCst);
             self.leave();
         }
         added.map(drop)
@@ -173,7 +176,7 @@ impl Pool {
     /// Counts the calling (or coming) thread, unless there are enough.
     pub(super) fn enter(&self) -> bool {
         let room = |now| (now < self.max).then_some(now + 1);
-        let entered = self.threads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok();
+        let entered = self.threads.fetch_update(Ordering::SeqCst, Ordering::SeqCst, room).is_ok();
         if entered {
             self.shared.stats.threads.fetch_add(1, Ordering::Relaxed);
         }
@@ -185,12 +188,12 @@ impl Pool {
     pub(super) fn dismiss(self: &Arc<Self>) -> bool {
         let stopping = self.shared.stopping.is_set();
         let one_less = |now: isize| (now > 0).then_some(now - 1);
-        if self.spare.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less).is_err() {
+        if self.spare.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_err() {
             return false;
         }
         let above = |now: usize| (now > self.min || stopping).then(|| now.saturating_sub(1));
-        if self.threads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, above).is_err() {
-            self.spare.fetch_add(1, Ordering::AcqRel);
+        if self.threads.fetch_update(Ordering::SeqCst, Ordering::SeqCst, above).is_err() {
+            self.spare.fetch_add(1, Ordering::SeqCst);
             return false;
         }
         self.shared.stats.threads.fetch_sub(1, Ordering::Relaxed);
@@ -203,13 +206,13 @@ impl Pool {
     /// How many there were.
     fn leave(&self) -> usize {
         self.shared.stats.threads.fetch_sub(1, Ordering::Relaxed);
-        self.threads.fetch_sub(1, Ordering::Relaxed)
+        self.threads.fetch_sub(1, Ordering::SeqCst)
     }
 
     /// The calling thread had left, and had to stay.
     fn stay(&self) {
         self.shared.stats.threads.fetch_add(1, Ordering::Relaxed);
-        self.threads.fetch_add(1, Ordering::Relaxed);
+        self.threads.fetch_add(1, Ordering::SeqCst);
     }
 }
 

@@ -4,8 +4,8 @@ use super::limits::{CROWD_TICK, STREAM_AFTER};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, listen, recv, setsockopt,
-    socket, sockopt,
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, connect, listen, recv,
+    setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::io;
@@ -26,8 +26,8 @@ const BACKLOG: i32 = 4096;
 
 /// Opens a listening socket. What is set here, accepted connections inherit.
 pub(super) fn open_listener(address: SocketAddr) -> io::Result<TcpListener> {
-    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(family(address), SockType::Stream, flags, None)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
     setsockopt(&fd, sockopt::KeepAlive, &true)?;
@@ -38,11 +38,27 @@ pub(super) fn open_listener(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(fd.into())
 }
 
-/// Reads and writes of the wrapped server wait for one tick at most.
-pub fn set_read_tick(stream: &TcpStream) -> io::Result<()> {
-    setsockopt(stream, sockopt::ReceiveTimeout, &timeval(CROWD_TICK))?;
-    setsockopt(stream, sockopt::SendTimeout, &timeval(IO_TICK))?;
-    Ok(())
+/// Begins to connect, on a socket whose calls return after a tick, this one too: false when that was not
+/// enough, and the socket can be written once it is connected or has failed.
+///
+/// # Errors
+/// Those of `socket(2)` and `connect(2)`.
+pub fn begin_connect(address: SocketAddr) -> io::Result<(TcpStream, bool)> {
+    let fd = socket(family(address), SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
+    setsockopt(&fd, sockopt::ReceiveTimeout, &timeval(CROWD_TICK))?;
+    setsockopt(&fd, sockopt::SendTimeout, &timeval(CROWD_TICK))?;
+    let connected = match connect(fd.as_raw_fd(), &SockaddrStorage::from(address)) {
+        Ok(()) => true,
+        // The timeout to send is that of connecting, too (socket(7)).
+        Err(Errno::EINPROGRESS | Errno::EINTR) => false,
+        Err(errno) => return Err(errno.into()),
+    };
+    Ok((fd.into(), connected))
+}
+
+fn family(address: SocketAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
 fn timeval(duration: Duration) -> TimeVal {

@@ -4,11 +4,9 @@ use super::conn::{Conn, Found, Hold};
 use super::door::Return;
 use super::error::HttpError;
 use super::exchange::{Exchange, Scratch, Served};
-use super::head::Head;
 use super::limits::{CROWD_TICK, LINGER_ROUNDS};
 use super::memory::give_back_free_memory;
 use super::pool::{Pool, Shared};
-use super::scan::{Scan, scan};
 use super::scheduling::become_batch_thread;
 use super::seat::Seat;
 use super::weight::Weight;
@@ -153,7 +151,7 @@ impl Worker {
     }
 
     fn serve_head(&mut self, conn: &mut Conn) -> Next {
-        let head = match take_head(conn) {
+        let head = match conn.take_head() {
             Ok(head) => head,
             Err(error) => {
                 let meter = self.seat.meter();
@@ -210,17 +208,4 @@ impl Worker {
             (false, false) => Next::Cut,
         }
     }
-}
-
-/// Takes the head off a connection's buffer and parses it.
-fn take_head(conn: &mut Conn) -> Result<Head, HttpError> {
-    let length = match scan(&conn.buffer, 0) {
-        Scan::Complete(length) => length,
-        // What cannot become a head is parsed whole, for its message.
-        Scan::Broken | Scan::More => conn.buffer.len(),
-    };
-    let rest = conn.buffer.split_off(length);
-    let bytes = std::mem::replace(&mut conn.buffer, rest);
-    conn.scanned = 0;
-    Head::parse(bytes).map_err(|(error, _)| error.into())
 }

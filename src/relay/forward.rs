@@ -42,7 +42,8 @@ const FIRST_LOOK_BYTES: usize = 4 * 1024;
 pub struct RelaySettings {
     /// How long a request is held while the wrapped server is not ready.
     pub hold_timeout: Duration,
-    /// How long the wrapped server may take to begin its answer; `None` = as long as it wants.
+    /// How long the wrapped server may take to accept a connection, and then to begin its answer; `None` = as
+    /// long as it wants.
     pub upstream_timeout: Option<Duration>,
 }
 
@@ -186,6 +187,7 @@ impl Relay {
             .max_idle_connections(IDLE_CONNECTIONS)
             .max_idle_connections_per_host(IDLE_CONNECTIONS)
             .max_idle_age(IDLE_AGE)
+            .timeout_connect(self.settings.upstream_timeout)
             .timeout_recv_response(self.settings.upstream_timeout)
             .build();
         let connector = Upstream { address: upstream, spare: Arc::clone(spare) };

@@ -74,8 +74,16 @@ impl Read for Chunked<'_> {
     }
 }
 
-/// A body that ends with the connection. The wrapped server closes with some of the request unread,
-/// which its kernel turns into a reset behind the last byte of the answer: that is an end, too.
+/// What a reset means behind an answer that only the end of its connection ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reset {
+    /// The wrapped server closed with some of the request unread, and its kernel made a reset of that.
+    End,
+    /// It had the whole request: something of its answer may be missing.
+    Fault,
+}
+
+/// A body that ends with the connection, even if that is reset.
 struct UntilReset<'u>(Raw<'u>);
 
 impl Read for UntilReset<'_> {
@@ -137,11 +145,15 @@ pub(super) fn relay(exchange: &mut Exchange<'_>, upstream: &TcpStream) -> Result
     if answer.switches() {
         return Err(failed("it switched protocols without being asked"));
     }
-    pass_on(exchange, answer)
+    pass_on(exchange, answer, Reset::End)
 }
 
 /// Passes the response on; `Err(None)` when the client has gone.
-pub(super) fn pass_on(exchange: &mut Exchange<'_>, answer: Answer<'_>) -> Result<(), Option<HttpError>> {
+pub(super) fn pass_on(
+    exchange: &mut Exchange<'_>,
+    answer: Answer<'_>,
+    reset: Reset,
+) -> Result<(), Option<HttpError>> {
     let Answer { head, mut raw } = answer;
     raw.buffer.drain(..head.bytes);
     exchange.close_after();
@@ -155,7 +167,8 @@ pub(super) fn pass_on(exchange: &mut Exchange<'_>, answer: Answer<'_>) -> Result
     let copied = match head.length {
         _ if !writer.has_body() => Ok(()),
         Length::Bytes(n) => writer.copy(&mut raw.take(n)),
-        Length::Close => writer.copy(&mut UntilReset(raw)),
+        Length::Close if reset == Reset::End => writer.copy(&mut UntilReset(raw)),
+        Length::Close => writer.copy(&mut raw),
         Length::Chunks => writer.copy(&mut Chunked { raw, decoder: Decoder::new() }),
     };
     match copied {

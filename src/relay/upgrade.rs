@@ -1,14 +1,19 @@
 //! A request to change the protocol: sent on a connection of its own, its refusal passed on as any
 //! response, its agreement byte for byte, and from there on a tunnel.
+use super::call::Interruption;
 use super::forward::{Failure, bad_gateway, timed_out};
-use super::upstream::connect;
+use super::raw::Reset;
+use super::upstream::{connect, wait_for};
 use super::{headers, raw, tunnel};
-use crate::http::{Exchange, HttpError, IO_TICK, Peek, Readiness, peek, wait};
+use crate::http::{Exchange, Peek, peek};
 use crate::supervisor::InFlight;
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// How often a wait for the wrapped server looks up.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Serves the request to its end, which may be hours away; once it has become a tunnel it is no longer
 /// in flight, and no restart waits for it.
@@ -18,28 +23,19 @@ pub(super) fn serve(
     timeout: Option<Duration>,
 ) -> Result<(), Failure> {
     exchange.seat().leave_pool().map_err(Failure::Final)?;
-    let upstream = match connect(flight.upstream) {
-        Ok(upstream) => upstream,
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Err(Failure::Refused),
-        Err(error) => return Err(Failure::Repeatable(failed(&error.to_string()))),
-    };
-    let repeatable = exchange.head().method().is_repeatable();
-    let unanswered = |what: &str| {
-        let failed = failed(what);
-        if repeatable { Failure::Repeatable(failed) } else { Failure::Final(failed) }
-    };
-    (&upstream).write_all(&request(exchange)).map_err(|error| unanswered(&error.to_string()))?;
     let client = Arc::clone(exchange.client());
-    match wait_for_answer(&upstream, &client, timeout).map_err(|error| unanswered(&error.to_string()))? {
-        Waited::Answered => {}
-        Waited::Closed => return Err(unanswered("it closed the connection without an answer")),
-        Waited::Gone => return Err(Failure::Gone),
-        Waited::TooLong => return Err(Failure::Final(timed_out())),
-    }
+    let deadline = || timeout.map(|timeout| Instant::now() + timeout);
+    let connecting = deadline();
+    let wait_to_connect = |upstream: &TcpStream| wait_for(upstream, true, Some(&client), TICK, connecting);
+    let upstream = connect(flight.upstream, wait_to_connect).map_err(|error| ended(error, true))?;
+    let repeatable = exchange.head().method().is_repeatable();
+    (&upstream).write_all(&request(exchange)).map_err(|error| ended(error, repeatable))?;
+    wait_for_answer(&upstream, &client, deadline()).map_err(|error| ended(error, repeatable))?;
     let answer = raw::read_answer(&upstream, &client, exchange.seat())
         .map_err(|e| e.map_or(Failure::Gone, Failure::Final))?;
     if !answer.switches() {
-        return raw::pass_on(exchange, answer).map_err(|e| e.map_or(Failure::Gone, Failure::Final));
+        let passed_on = raw::pass_on(exchange, answer, Reset::Fault);
+        return passed_on.map_err(|e| e.map_or(Failure::Gone, Failure::Final));
     }
     flight.leave();
     exchange.seat().meter().answered(101);
@@ -52,41 +48,29 @@ pub(super) fn serve(
     Err(Failure::Gone)
 }
 
-fn failed(what: &str) -> HttpError {
-    bad_gateway("upstream_failed", &format!("the wrapped server failed: {what}"))
+/// What an error before any answer means, of a request that may be sent again or not.
+fn ended(error: io::Error, repeatable: bool) -> Failure {
+    if Interruption::of(&error) == Some(Interruption::ClientGone) {
+        return Failure::Gone;
+    }
+    match error.kind() {
+        ErrorKind::TimedOut => Failure::Final(timed_out()),
+        ErrorKind::ConnectionRefused => Failure::Refused,
+        _ => {
+            let failed = bad_gateway("upstream_failed", &format!("the wrapped server failed: {error}"));
+            if repeatable { Failure::Repeatable(failed) } else { Failure::Final(failed) }
+        }
+    }
 }
 
-/// What the wait for an answer ended with.
-enum Waited {
-    Answered,
-    /// By the wrapped server, without a byte.
-    Closed,
-    /// The client has gone.
-    Gone,
-    TooLong,
-}
-
-fn wait_for_answer(
-    upstream: &TcpStream,
-    client: &TcpStream,
-    timeout: Option<Duration>,
-) -> std::io::Result<Waited> {
-    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+/// Waits until there is something of an answer.
+fn wait_for_answer(upstream: &TcpStream, client: &TcpStream, deadline: Option<Instant>) -> io::Result<()> {
     loop {
         match peek(upstream, &mut [0]) {
-            Peek::Bytes(_) => return Ok(Waited::Answered),
-            Peek::Closed => return Ok(Waited::Closed),
-            Peek::Nothing => {}
-        }
-        let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
-        if left.is_zero() {
-            return Ok(Waited::TooLong);
-        }
-        // Rounded up: poll(2) counts whole milliseconds.
-        let tick = (IO_TICK * 4).min(left.saturating_add(Duration::from_millis(1)));
-        if wait(upstream, false, Some(client), tick)? == Readiness::PeerGone {
-            return Ok(Waited::Gone);
-        }
+            Peek::Bytes(_) => return Ok(()),
+            Peek::Closed => return Err(io::Error::other("it closed the connection without an answer")),
+            Peek::Nothing => wait_for(upstream, false, Some(client), TICK, deadline)?,
+        };
     }
 }
 

@@ -3,16 +3,13 @@
 use super::buffers::RelayBuffers;
 use super::bulk::Spare;
 use super::call::{self, Interruption, check_early};
-use crate::http::{IO_TICK, Readiness, set_read_tick, wait};
+use crate::http::{IO_TICK, Readiness, begin_connect, wait};
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
-
-/// A connect to loopback answers at once, or the wrapped server's queue is full.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connects to one address, whatever the URI says.
 #[derive(Debug)]
@@ -26,26 +23,43 @@ impl Connector<()> for Upstream {
 
     fn connect(
         &self,
-        _: &ConnectionDetails<'_>,
+        details: &ConnectionDetails<'_>,
         _: Option<()>,
     ) -> Result<Option<UpstreamTransport>, ureq::Error> {
         let stream = match self.spare.take() {
             Some(spare) => spare,
-            None => Arc::new(connect(self.address)?),
+            None => {
+                let deadline = deadline(details.timeout);
+                let connected = connect(self.address, |stream| tick(stream, true, deadline));
+                Arc::new(connected.map_err(|e| timed_out(e, details.timeout))?)
+            }
         };
         Ok(Some(UpstreamTransport { stream, buffers: RelayBuffers::default() }))
     }
 }
 
-/// A connection to the wrapped server whose reads and writes return after a tick.
-pub(super) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
+/// A connection to the wrapped server whose reads and writes return after a tick. While its queue is full,
+/// `wait` waits until the socket can be written, and says whether it can; its error ends the attempt.
+pub(super) fn connect(
+    address: SocketAddr,
+    mut wait: impl FnMut(&TcpStream) -> io::Result<bool>,
+) -> io::Result<TcpStream> {
+    let stream = loop {
+        let (stream, mut done) = begin_connect(address)?;
+        while !done {
+            done = wait(&stream)?;
+        }
+        match stream.take_error()? {
+            None => break stream,
+            // The kernel is tired of asking; how long that may take is not its to say.
+            Some(error) if error.kind() == ErrorKind::TimedOut => {}
+            Some(error) => return Err(error),
+        }
+    };
     // TCP allows a socket to meet itself when nobody listens on a port from the ephemeral range.
     if stream.local_addr()? == address {
         return Err(ErrorKind::ConnectionRefused.into());
     }
-    stream.set_nodelay(true)?;
-    set_read_tick(&stream)?;
     Ok(stream)
 }
 
@@ -64,10 +78,23 @@ impl fmt::Debug for UpstreamTransport {
 /// A wait for the wrapped server ended without data: counts it, and looks whether the client is still there.
 /// Then waits again, for as long as the request may; true when the connection is ready.
 pub(super) fn tick(stream: &TcpStream, write: bool, deadline: Option<Instant>) -> io::Result<bool> {
-    let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
     let call = call::with(|call| (call.seat.tick(), Arc::clone(&call.client)));
     let (tick, client) = call.map_or((IO_TICK, None), |(tick, client)| (tick, Some(client)));
-    match wait(stream, write, client.as_deref(), left.min(tick))? {
+    wait_for(stream, write, client.as_deref(), tick, deadline)
+}
+
+/// Waits until the connection is ready, for a tick at most; false when it is not. Ends with an error when
+/// the client leaves, and at the deadline.
+pub(super) fn wait_for(
+    stream: &TcpStream,
+    write: bool,
+    client: Option<&TcpStream>,
+    tick: Duration,
+    deadline: Option<Instant>,
+) -> io::Result<bool> {
+    // Rounded up: poll(2) counts whole milliseconds.
+    let left = |at: Instant| at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+    match wait(stream, write, client, deadline.map_or(tick, |at| left(at).min(tick)))? {
         Readiness::PeerGone => Err(io::Error::other(Interruption::ClientGone)),
         Readiness::Timeout if deadline.is_some_and(|at| Instant::now() >= at) => {
             Err(ErrorKind::TimedOut.into())

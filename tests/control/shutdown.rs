@@ -2,7 +2,7 @@
 //! and nothing stays behind.
 
 use crate::binary::client::{Client, End};
-use crate::binary::{IDLE, Reserved, Response, Server, Wire, eventually, unused_port};
+use crate::binary::{IDLE, Reserved, Response, Server, Wire, eventually, ok, play, unused_port};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::net::TcpStream;
@@ -71,6 +71,24 @@ fn a_finite_response_in_flight_is_finished_and_nobody_new_is_let_in() {
     for client in [&mut waiting, &mut half, &mut chunked, &mut upload] {
         assert_eq!(client.end(), End::Closed);
     }
+}
+
+#[test]
+fn whom_the_kernel_has_greeted_is_let_in_and_answered() {
+    const GREETED: usize = 400;
+    let (mut server, listener) = Server::with_backend(&["--shutdown-grace", "15s"]);
+    play(listener, |_| ok(b"in time"));
+    let pid = Pid::from_raw(server.pid());
+    // Stopped, it accepts nobody, and has no say in which of the two it sees first.
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let mut clients: Vec<Client> = (0..GREETED).map(|_| ask(&server, "/greeted")).collect();
+    kill(pid, Signal::SIGTERM).unwrap();
+    kill(pid, Signal::SIGCONT).unwrap();
+    for client in &mut clients {
+        assert_eq!(client.response("GET").body_text(), "in time");
+    }
+    drop(clients);
+    assert_eq!(server.wait(), Some(0));
 }
 
 #[test]

@@ -69,6 +69,54 @@ fn a_client_that_leaves_has_a_line_without_a_status() {
 }
 
 #[test]
+fn what_ends_while_it_is_held_has_a_line_and_is_counted() {
+    let all = ["--access-log", "all", "--log-format", "json"];
+    let mut server = Server::start(IDLE, unused_port(), &all);
+    let held = |n: usize| {
+        let line = format!("\nfrag_http_requests_held {n}\n");
+        eventually(&line, || server.get("/_frag/metrics", "").body_text().contains(&line));
+    };
+    let clients = ["/left", "/stays"].map(|path| {
+        let mut client = Client::new(server.address);
+        client.request("GET", path, "X-Request-Id: mine\r\n");
+        client
+    });
+    held(2);
+    let [left, mut stays] = clients;
+    drop(left);
+    held(1);
+    let metrics = server.get("/_frag/metrics", "").body_text();
+    let counted = "frag_http_requests_total{class=\"relay\",code=\"none\"} 1";
+    assert!(metrics.contains(counted), "{metrics}");
+    server.terminate();
+    assert_eq!(stays.response("GET").code(), "shutting_down");
+    for (path, status) in [("/left", Value::Null), ("/stays", 503.into())] {
+        let line = lines_up_to(&server, path).into_iter().find(|line| line.contains(path)).unwrap();
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(
+            (&line["class"], &line["status"], &line["id"]),
+            (&"relay".into(), &status, &"mine".into())
+        );
+        assert!(line["duration_us"].as_u64() > Some(0), "{line}");
+    }
+}
+
+#[test]
+fn a_refusal_before_anybody_reads_it_has_a_line() {
+    let server = Server::start(IDLE, unused_port(), &["--access-log", "all", "--head-timeout", "50ms"]);
+    let answer = server.raw(b"GET / HTTP/1.1\r\nHost: ");
+    assert!(answer.starts_with(b"HTTP/1.1 408 "));
+    let answer = server.raw(format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(70_000)).as_bytes());
+    assert!(answer.starts_with(b"HTTP/1.1 431 "));
+    let lines = lines_up_to(&server, " 431 ");
+    for (line, status) in lines.iter().filter(|line| line.contains(" unread ")).zip(["408", "431"]) {
+        let words: Vec<&str> = line.split(' ').collect();
+        assert_eq!((words[2], words[3], words[4], words[5]), ("127.0.0.1", "-", "-", status));
+    }
+    assert!(lines.iter().any(|line| line.contains(" 408 ")), "{lines:?}");
+}
+
+#[test]
 fn control_alone_if_that_is_asked_for() {
     let (server, listener) = Server::with_backend(&["--access-log", "control"]);
     play(listener, |_| ok(b"x"));

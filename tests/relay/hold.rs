@@ -129,6 +129,51 @@ fn held_requests_with_heavy_heads_wait_for_room_and_are_all_served() {
 }
 
 #[test]
+fn a_heavy_head_that_has_no_room_yet_keeps_none_behind_it_waiting() {
+    let reserved = Reserved::new();
+    let port = reserved.port;
+    let server = Server::start(IDLE, port, &["--hold-timeout", "60s"]);
+    let listener = server.give_listener(reserved);
+    let heavy = |path: &str| {
+        let x = "x".repeat(64_000);
+        format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nX: {x}\r\n\r\n")
+    };
+    let light = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    // One fewer than those under way may be, by what their heads have beyond 8 KiB each.
+    let fit = 4 * 1024 * 1024 / (heavy("/").len() - 8 * 1024);
+    let under_way: Vec<(TcpStream, Wire)> = (1..fit)
+        .map(|_| {
+            let client = begin(&server, &heavy("/"));
+            let mut wire = Wire::accept(&listener);
+            wire.head().unwrap();
+            (client, wire)
+        })
+        .collect();
+    drop(listener);
+    let mut held = Vec::new();
+    for request in [heavy("/first"), heavy("/later"), light("/light")] {
+        held.push(begin(&server, &request));
+        let line = format!("\nfrag_http_requests_held {}\n", held.len());
+        eventually("it is held", || server.get("/_frag/metrics", "").body_text().contains(&line));
+    }
+    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let gate = Arc::new(Mutex::new(()));
+    let closed = gate.lock().unwrap();
+    let passed = Arc::clone(&gate);
+    play(listener, move |request| {
+        if request.line().contains("/first") {
+            drop(passed.lock().unwrap());
+        }
+        ok(b"served")
+    });
+    let [first, later, light] = &mut held[..] else { unreachable!() };
+    assert_eq!(finish(light).body_text(), "served");
+    drop((closed, under_way));
+    assert_eq!(finish(first).body_text(), "served");
+    assert_eq!(finish(later).body_text(), "served");
+}
+
+#[test]
 fn a_held_client_that_leaves_is_forgotten() {
     let reserved = Reserved::new();
     let server = Server::start(IDLE, reserved.port, &[]);

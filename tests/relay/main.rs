@@ -6,6 +6,7 @@ mod binary;
 mod bulk;
 #[path = "../common/mod.rs"]
 mod common;
+mod full_queue;
 mod hold;
 mod requests;
 mod responses;

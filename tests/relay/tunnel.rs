@@ -258,6 +258,21 @@ fn a_refusal_is_a_response_like_any_other() {
 }
 
 #[test]
+fn a_refusal_that_breaks_off_does_not_look_complete() {
+    let (server, listener) = Server::with_backend(&[]);
+    for answer in ["HTTP/1.1 403 No\r\nConnection: close\r\n\r\nnot", "HTTP/1.0 403 No\r\n\r\nnot"] {
+        let mut client = Client::new(server.address);
+        client.send(UPGRADE);
+        let mut wire = Wire::accept(&listener);
+        wire.head().unwrap();
+        wire.write(answer.as_bytes());
+        client.take_through("not");
+        reset(wire.stream);
+        assert_eq!(client.end(), End::Reset, "{answer}");
+    }
+}
+
+#[test]
 fn the_request_arrives_with_its_upgrade_and_without_what_is_of_one_hop() {
     let (server, listener) = Server::with_backend(&[]);
     let mut client = Client::new(server.address);
