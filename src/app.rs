@@ -106,6 +106,17 @@ impl Service for App {
             _ => access::log(record),
         }
     }
+
+    fn refused(&self, record: &Record<'_>) {
+        // Whoever reads the lines slowly has fewer of these, and keeps nobody from being let in.
+        if self.access_log == Access::All && logger::takes_a_line() {
+            access::log(record);
+        }
+    }
+
+    fn rest(&self) {
+        self.relay.rest();
+    }
 }
 
 /// Runs the server until it is told to end, and tells the process's exit code.

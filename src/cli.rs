@@ -69,8 +69,8 @@ pub struct Flags {
     /// how long our own end waits for responses to finish (10s)
     #[argh(option, arg_name = "time")]
     pub shutdown_grace: Option<String>,
-    /// how long the wrapped server may take to accept a connection, and then to begin its answer; 0 is for
-    /// ever (0)
+    /// how long the wrapped server may take to accept a connection, to take more of a body, and to begin its
+    /// answer, each; 0 is for ever (0)
     #[argh(option, arg_name = "time")]
     pub upstream_timeout: Option<String>,
     /// path that answers 2xx or 3xx once the wrapped server is ready (a TCP connect tells)

@@ -1,8 +1,10 @@
 //! Our own log and the access log: one line a record on standard error, for people or as JSON.
 use crate::base::time::rfc3339;
 use log::{LevelFilter, Log, Metadata, Record};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
@@ -116,6 +118,13 @@ pub fn access(mut line: AccessLine<'_>) {
         "{time} {level} {client} {method} {path} {status} {duration_us}us {received} {sent} {class} {id} {user}"
     );
     put(text.into_bytes());
+}
+
+/// Whether a line would be written without a wait: a pipe with room has room for a page.
+pub fn takes_a_line() -> bool {
+    let stderr = std::io::stderr();
+    let mut polled = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    poll(&mut polled, PollTimeout::ZERO) == Ok(1)
 }
 
 fn write(level: &str, message: &str) {

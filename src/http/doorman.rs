@@ -7,7 +7,7 @@ use super::head::HeadError;
 use super::limits::{HELD_BYTES, LINGER_TIME, UNFINISHED_HEADS_BYTES};
 use super::meter::{Class, Meter};
 use super::pool::{Pool, Shared};
-use super::request_id;
+use super::request_id::{self, REQUEST_ID};
 use super::waiting::{Phase, Waiting, WaitingRoom};
 use super::weight::Weight;
 use crossbeam_channel::Receiver;
@@ -238,12 +238,21 @@ impl Doorman {
     }
 
     fn submit(&mut self, mut conn: Conn) {
-        let pool = if self.shared.is_control(&conn) { &self.control } else { &self.public };
-        let submitted = if conn.weigh() { pool.submit(conn) } else { Err(conn) };
+        let submitted = if conn.weigh() { self.enqueue(conn) } else { Err(conn) };
         if let Err(conn) = submitted {
-            self.shared.stats.shed.fetch_add(1, Ordering::Relaxed);
-            self.refuse(conn, &HttpError::overloaded("too many requests are waiting"));
+            self.refuse_for_crowd(conn);
         }
+    }
+
+    /// Gives a request that was weighed to its pool, or back.
+    #[allow(clippy::result_large_err, reason = "what is given back is the connection itself")]
+    fn enqueue(&self, conn: Conn) -> Result<(), Conn> {
+        if self.shared.is_control(&conn) { self.control.submit(conn) } else { self.public.submit(conn) }
+    }
+
+    fn refuse_for_crowd(&mut self, conn: Conn) {
+        self.shared.stats.shed.fetch_add(1, Ordering::Relaxed);
+        self.refuse(conn, &HttpError::overloaded("too many requests are waiting"));
     }
 
     fn on_event(&mut self, key: u64, flags: EpollFlags) {
@@ -298,8 +307,8 @@ impl Doorman {
     }
 
     /// Counts the request at the front of a connection's buffer, which ends here: with the status it is
-    /// answered, or 0 when its client has left.
-    fn record(&self, conn: &mut Conn, status: u16) {
+    /// answered, or 0 when its client has left. Its id, if it has one.
+    fn record(&self, conn: &mut Conn, status: u16) -> Option<Vec<u8>> {
         let meter = Meter::new(Arc::clone(&self.shared.stats));
         let hold = conn.hold;
         if hold.since.is_some() {
@@ -308,16 +317,20 @@ impl Doorman {
         meter.answered(status);
         let head = conn.take_head().ok();
         let own = hold.number.map(request_id::own);
-        let own = own.as_ref().map_or(&b""[..], |id| id);
-        let head = head.as_ref().map(|head| (head, head.request_id().unwrap_or(own)));
+        let id = head.as_ref().and_then(|head| head.request_id().or(own.as_ref().map(|id| &id[..])));
         let took = hold.began.map_or(Duration::ZERO, |began| began.elapsed());
-        self.shared.service.served(&meter.end(head, (conn.peer, conn.role), took));
+        let head = head.as_ref().map(|head| (head, id.unwrap_or_default()));
+        self.shared.service.refused(&meter.end(head, (conn.peer, conn.role), took));
+        id.map(<[u8]>::to_vec)
     }
 
     /// Writes an error without waiting for the client to read it, and closes.
     pub(super) fn refuse(&mut self, mut conn: Conn, error: &HttpError) {
-        self.record(&mut conn, error.status);
-        let bytes = error.response().to_final_bytes();
+        let mut response = error.response();
+        if let Some(id) = self.record(&mut conn, error.status) {
+            response = response.with(REQUEST_ID, id);
+        }
+        let bytes = response.to_final_bytes();
         // A few hundred bytes fit into any socket's empty send buffer.
         let _ = conn.stream.set_nonblocking(true);
         let _ = (&*conn.stream).write_vectored(&[IoSlice::new(&bytes)]);
@@ -341,8 +354,10 @@ impl Doorman {
             if self.waiting.change(key, |waiting| waiting.conn.weigh()) != Some(true) {
                 continue;
             }
-            if let Some(waiting) = self.waiting.take(key) {
-                self.submit(waiting.conn);
+            if let Some(waiting) = self.waiting.take(key)
+                && let Err(conn) = self.enqueue(waiting.conn)
+            {
+                self.refuse_for_crowd(conn);
             }
         }
     }

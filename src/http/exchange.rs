@@ -2,6 +2,7 @@
 use super::body::{BodyError, BodyReader, BodyState};
 use super::buffer::Buffer;
 use super::conn::{Attempts, Conn, Role};
+use super::date::{DATE, date_field};
 use super::error::HttpError;
 use super::head::{Head, Method, Version};
 use super::limits::{Limits, SMALL_BYTES};
@@ -46,6 +47,14 @@ pub trait Service: Send + Sync + 'static {
     fn served(&self, record: &Record<'_>) {
         let _ = record;
     }
+
+    /// A request is over that no thread of a pool served. The caller must not wait.
+    fn refused(&self, record: &Record<'_>) {
+        let _ = record;
+    }
+
+    /// The calling thread has nothing to do for a while.
+    fn rest(&self) {}
 }
 
 /// Buffers a worker uses for one request after another.
@@ -217,7 +226,7 @@ impl<'c> Exchange<'c> {
         self.scratch.out.clear();
         self.seat.meter().answered(status);
         status_line(&mut self.scratch.out, status);
-        ResponseHeadWriter { exchange: self, status, has_id: false }
+        ResponseHeadWriter { exchange: self, status, has_id: false, has_date: false }
     }
 
     /// Sends a complete response.
@@ -282,12 +291,14 @@ pub struct ResponseHeadWriter<'e, 'c> {
     status: u16,
     /// The wrapped server has an id of its own for the request.
     has_id: bool,
+    has_date: bool,
 }
 
 impl<'e> ResponseHeadWriter<'e, '_> {
     /// Adds a field. Fields that frame the message are not the caller's to add.
     pub fn field(&mut self, name: &[u8], value: &[u8]) {
         self.has_id |= name.eq_ignore_ascii_case(REQUEST_ID.as_bytes());
+        self.has_date |= name.eq_ignore_ascii_case(DATE.as_bytes());
         field(&mut self.exchange.scratch.out, name, value);
     }
 
@@ -312,6 +323,9 @@ impl<'e> ResponseHeadWriter<'e, '_> {
             }
             (Delimiter::Chunks, _) => field(out, b"transfer-encoding", b"chunked"),
             _ => {}
+        }
+        if !self.has_date {
+            date_field(out);
         }
         if !self.has_id {
             field(out, REQUEST_ID.as_bytes(), head.request_id().unwrap_or(id));

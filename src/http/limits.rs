@@ -52,7 +52,9 @@ pub const WAITED: Duration = Duration::from_millis(1);
 pub const CROWD_TICK: Duration = Duration::from_millis(25);
 /// How often one that has become a stream looks up from its wait.
 pub const STREAM_TICK: Duration = Duration::from_secs(1);
-/// How long a pool thread above the minimum waits for work before it ends.
+/// How long a pool thread waits for work before it lets go what it keeps for the next request.
+pub const THREAD_RESTS: Duration = Duration::from_millis(100);
+/// How long one above the minimum goes on waiting before it ends.
 pub const THREAD_IDLE: Duration = Duration::from_secs(10);
 /// How many times a worker waits 20 ms on a busy connection for its next request, while the pool has
 /// room; on one that is not busy, once.

@@ -13,6 +13,7 @@ mod body;
 mod buffer;
 mod chunked;
 mod conn;
+mod date;
 mod door;
 mod doorman;
 mod error;
@@ -72,6 +73,8 @@ pub use seat::Seat;
 pub use server::{Resume, Server};
 #[cfg(feature = "runs")]
 pub use socket::bound_send_buffer;
-pub use socket::{IO_TICK, Peek, Readiness, begin_connect, close_with_reset, peek, peer_gone, wait};
+pub use socket::{
+    IO_TICK, Peek, Readiness, begin_connect, close_with_reset, finish_connect, peek, peer_gone, wait,
+};
 #[cfg(feature = "workers")]
 pub use websocket::{CloseReason, Received, WebSocket};

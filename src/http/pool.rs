@@ -15,7 +15,7 @@ use crossbeam_channel::RecvTimeoutError;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What both pools and the listener thread share.
 pub(super) struct Shared {
@@ -124,8 +124,8 @@ impl Pool {
     }
 
     /// The next connection with a complete head, for a thread that counts as waiting.
-    pub(super) fn next(&self) -> Result<Conn, RecvTimeoutError> {
-        self.queue.next()
+    pub(super) fn next(&self, wait: Duration) -> Result<Conn, RecvTimeoutError> {
+        self.queue.next(wait)
     }
 
     /// The calling thread has served a connection: it counts as waiting again, or is to end.

@@ -1,10 +1,11 @@
 //! What waits for a thread: first come, first served, as long as few wait. In a crowd every other turn is
 //! the newest's: who comes after a burst does not wait behind all of it, and the oldest move on, too.
-use super::limits::{QUEUE, QUEUE_CROWD, THREAD_IDLE};
+use super::limits::{QUEUE, QUEUE_CROWD};
 use crate::base::lock::lock;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::collections::VecDeque;
 use std::sync::Mutex;
+use std::time::Duration;
 
 pub(super) struct Queue<T> {
     line: Mutex<Line<T>>,
@@ -39,10 +40,10 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// Waits for the next one, for [`THREAD_IDLE`] at most.
-    pub(super) fn next(&self) -> Result<T, RecvTimeoutError> {
+    /// Waits for the next one, for this long at most.
+    pub(super) fn next(&self, wait: Duration) -> Result<T, RecvTimeoutError> {
         loop {
-            self.news.recv_timeout(THREAD_IDLE)?;
+            self.news.recv_timeout(wait)?;
             if let Some(one) = lock(&self.line).next() {
                 return Ok(one);
             }
@@ -68,7 +69,7 @@ mod tests {
     use super::*;
 
     fn take(queue: &Queue<usize>, count: usize) -> Vec<usize> {
-        (0..count).map(|_| queue.next().unwrap()).collect()
+        (0..count).map(|_| queue.next(Duration::ZERO).unwrap()).collect()
     }
 
     #[test]

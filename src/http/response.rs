@@ -1,6 +1,7 @@
 //! Responses: small ones as values, long ones through a writer that frames them for the client.
 use super::buffer::Buffer;
 use super::conn::Conn;
+use super::date::date_field;
 use super::limits::CROWD_TICK;
 use super::rate::MinimumRate;
 use super::seat::Seat;
@@ -86,6 +87,7 @@ impl Response {
         for (name, value) in &self.headers {
             field(&mut out, name.as_bytes(), value);
         }
+        date_field(&mut out);
         field(&mut out, b"content-length", self.length().to_string().as_bytes());
         field(&mut out, b"connection", b"close");
         out.extend_from_slice(b"\r\n");

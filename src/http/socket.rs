@@ -38,23 +38,32 @@ pub(super) fn open_listener(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(fd.into())
 }
 
-/// Begins to connect, on a socket whose calls return after a tick, this one too: false when that was not
-/// enough, and the socket can be written once it is connected or has failed.
+/// Begins to connect, without waiting: the socket can be written once it is connected or has failed.
 ///
 /// # Errors
 /// Those of `socket(2)` and `connect(2)`.
-pub fn begin_connect(address: SocketAddr) -> io::Result<(TcpStream, bool)> {
-    let fd = socket(family(address), SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
-    setsockopt(&fd, sockopt::ReceiveTimeout, &timeval(CROWD_TICK))?;
-    setsockopt(&fd, sockopt::SendTimeout, &timeval(CROWD_TICK))?;
-    let connected = match connect(fd.as_raw_fd(), &SockaddrStorage::from(address)) {
-        Ok(()) => true,
-        // The timeout to send is that of connecting, too (socket(7)).
-        Err(Errno::EINPROGRESS | Errno::EINTR) => false,
-        Err(errno) => return Err(errno.into()),
-    };
-    Ok((fd.into(), connected))
+pub fn begin_connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(family(address), SockType::Stream, flags, None)?;
+    match connect(fd.as_raw_fd(), &SockaddrStorage::from(address)) {
+        Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => Ok(fd.into()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// What begun there has come to: a connection whose reads and writes return after a tick.
+///
+/// # Errors
+/// Why it failed.
+pub fn finish_connect(stream: TcpStream) -> io::Result<TcpStream> {
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
+    }
+    stream.set_nonblocking(false)?;
+    setsockopt(&stream, sockopt::TcpNoDelay, &true)?;
+    setsockopt(&stream, sockopt::ReceiveTimeout, &timeval(CROWD_TICK))?;
+    setsockopt(&stream, sockopt::SendTimeout, &timeval(IO_TICK))?;
+    Ok(stream)
 }
 
 fn family(address: SocketAddr) -> AddressFamily {

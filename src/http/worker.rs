@@ -4,7 +4,7 @@ use super::conn::{Conn, Found, Hold};
 use super::door::Return;
 use super::error::HttpError;
 use super::exchange::{Exchange, Scratch, Served};
-use super::limits::{CROWD_TICK, LINGER_ROUNDS};
+use super::limits::{CROWD_TICK, LINGER_ROUNDS, THREAD_IDLE, THREAD_RESTS};
 use super::memory::give_back_free_memory;
 use super::pool::{Pool, Shared};
 use super::scheduling::become_batch_thread;
@@ -45,9 +45,11 @@ impl Worker {
     pub(super) fn run(mut self) {
         become_batch_thread();
         // Whoever started this thread has counted it as waiting already.
+        let mut rested = true;
         loop {
-            match self.pool.next() {
+            match self.pool.next(if rested { THREAD_IDLE } else { THREAD_RESTS }) {
                 Ok(conn) => {
+                    rested = false;
                     if !self.serve_connection(conn) {
                         // This thread was a stream's and the pool has filled its place.
                         self.pool.note_end();
@@ -56,6 +58,10 @@ impl Worker {
                     if !self.pool.wants_again() {
                         return;
                     }
+                }
+                Err(RecvTimeoutError::Timeout) if !rested => {
+                    rested = true;
+                    self.shared.service.rest();
                 }
                 Err(RecvTimeoutError::Timeout) if !self.pool.dismiss() => self.rest(),
                 Err(_) => return,

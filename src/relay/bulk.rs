@@ -50,7 +50,7 @@ pub(super) fn relay(
         return Ok(());
     }
     let Some(upstream) = call.upstream() else { return writer.copy(body) };
-    let waited = || call::check_ending().and_then(|()| tick(&upstream, false, None).map(drop));
+    let waited = || call::check_ending().and_then(|()| tick(&upstream, false, Duration::MAX, None).map(drop));
     if !writer.splice(&upstream, waited)? {
         return writer.copy(body);
     }

@@ -17,6 +17,8 @@ pub(super) enum Interruption {
     EarlyResponse,
     /// We are ending, and the response has no end of its own.
     Ending,
+    /// The wrapped server's life ended, or is about to, before the request was sent.
+    LifeOver,
 }
 
 impl Interruption {
@@ -31,6 +33,7 @@ impl fmt::Display for Interruption {
             Interruption::ClientGone => "the client has gone",
             Interruption::EarlyResponse => "the wrapped server answered before the request was sent",
             Interruption::Ending => "the server is ending",
+            Interruption::LifeOver => "the wrapped server is gone",
         })
     }
 }

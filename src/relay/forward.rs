@@ -42,8 +42,8 @@ const FIRST_LOOK_BYTES: usize = 4 * 1024;
 pub struct RelaySettings {
     /// How long a request is held while the wrapped server is not ready.
     pub hold_timeout: Duration,
-    /// How long the wrapped server may take to accept a connection, and then to begin its answer; `None` = as
-    /// long as it wants.
+    /// How long the wrapped server may take to accept a connection, to take more of a body, and to begin its
+    /// answer, each; `None` = as long as it wants.
     pub upstream_timeout: Option<Duration>,
 }
 
@@ -57,10 +57,13 @@ pub struct Relay {
     turns: Turns,
 }
 
-/// An HTTP client for one life of the wrapped server: after a restart no connection of an earlier life
-/// is ever used.
+/// An HTTP client for one life of the wrapped server at one address: after a restart no connection of an
+/// earlier life is ever used.
 #[derive(Clone)]
 struct Client {
+    relay: u64,
+    generation: u64,
+    upstream: SocketAddr,
     agent: Agent,
     authority: Authority,
     spare: Arc<Spare>,
@@ -69,7 +72,7 @@ struct Client {
 thread_local! {
     /// The thread's own client, with its relay and life. Shared by all threads, its pool's lock and
     /// its upkeep, which grows with the connections in it, would be what they wait for.
-    static CLIENT: RefCell<Option<(u64, u64, Client)>> = const { RefCell::new(None) };
+    static CLIENT: RefCell<Option<Client>> = const { RefCell::new(None) };
 }
 
 /// How an attempt ended without an answer for the client.
@@ -80,6 +83,8 @@ pub(super) enum Failure {
     Final(HttpError),
     /// Nobody accepts connections: nothing was sent.
     Refused,
+    /// Nothing was sent when the wrapped server's life ended, or began to end.
+    LifeOver,
     /// Nothing of a response arrived and the request may be sent again.
     Repeatable(HttpError),
 }
@@ -103,16 +108,19 @@ impl Relay {
                 Err(NotReady { state }) => return self.hold(exchange, state),
             };
             let generation = flight.generation;
-            let turn = if exchange.attempts().outlived(generation) {
-                let Some(turn) = self.turns.take() else { return self.hold(exchange, State::Starting) };
-                Some(turn)
-            } else {
-                None
+            let turn = match exchange.attempts().outlived(generation) {
+                true => match self.turns.take() {
+                    // After so long a wait it goes without.
+                    None if self.may_hold(exchange) => return self.hold(exchange, State::Starting),
+                    turn => turn,
+                },
+                false => None,
             };
             match self.attempt(exchange, &flight) {
                 Ok(()) => return Ok(Served::Done),
                 Err(Failure::Gone) => return Ok(Served::Gone),
                 Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::LifeOver) => {}
                 Err(Failure::Refused) => {
                     // Only this is reported: a server that accepts and says nothing may have its
                     // reasons with this client, and others should not wait for that.
@@ -139,14 +147,25 @@ impl Relay {
 
     /// Whether a held request has a chance, or its refusal is certain.
     pub fn can_resume(&self) -> bool {
-        self.supervisor.status().state == State::Ready
+        matches!(self.supervisor.status().state, State::Ready | State::Stopped | State::Failed)
+    }
+
+    /// The calling thread has had nothing to do for a while. Its connections to the wrapped server go: one that
+    /// serves one connection at a time serves nobody else as long as one is open.
+    pub fn rest(&self) {
+        CLIENT.take();
+    }
+
+    /// Whether the request has time left to wait.
+    fn may_hold(&self, exchange: &Exchange<'_>) -> bool {
+        let held = exchange.held_since().map_or(Duration::ZERO, |since| since.elapsed());
+        held < self.settings.hold_timeout
     }
 
     /// Keeps the request until the server is ready, if it is coming and there is time left.
     fn hold(&self, exchange: &mut Exchange<'_>, state: State) -> Result<Served, HttpError> {
-        let held = exchange.held_since().map_or(Duration::ZERO, |since| since.elapsed());
         let coming = !matches!(state, State::Stopped | State::Failed);
-        if coming && held < self.settings.hold_timeout {
+        if coming && self.may_hold(exchange) {
             return Ok(Served::Hold(self.settings.hold_timeout));
         }
         let page = failure::response(exchange.head(), &self.supervisor);
@@ -154,26 +173,26 @@ impl Relay {
     }
 
     fn client(&self, flight: &InFlight) -> Result<Client, HttpError> {
-        let current = CLIENT.with_borrow(|client| match client {
-            Some((relay, generation, client)) if (*relay, *generation) == (self.id, flight.generation) => {
-                Some(client.clone())
-            }
-            _ => None,
-        });
-        if let Some(client) = current {
+        let (relay, generation, upstream) = (self.id, flight.generation, flight.upstream);
+        let fits = |client: &&Client| {
+            (client.relay, client.generation, client.upstream) == (relay, generation, upstream)
+        };
+        if let Some(client) = CLIENT.with_borrow(|client| client.as_ref().filter(fits).cloned()) {
             return Ok(client);
         }
-        let authority = Authority::try_from(flight.upstream.to_string()).map_err(|error| {
-            log::error!("{} is no authority: {error}", flight.upstream);
+        let authority = Authority::try_from(upstream.to_string()).map_err(|error| {
+            log::error!("{upstream} is no authority: {error}");
             HttpError::internal()
         })?;
         let spare = Arc::new(Spare::new(IDLE_AGE));
-        let client = Client { agent: self.agent(flight.upstream, &spare), authority, spare };
-        CLIENT.set(Some((self.id, flight.generation, client.clone())));
+        let agent = self.agent(flight, &spare);
+        let client = Client { relay, generation, upstream, agent, authority, spare };
+        CLIENT.set(Some(client.clone()));
         Ok(client)
     }
 
-    fn agent(&self, upstream: SocketAddr, spare: &Arc<Spare>) -> Agent {
+    fn agent(&self, flight: &InFlight, spare: &Arc<Spare>) -> Agent {
+        let timeout = self.settings.upstream_timeout;
         let config = Agent::config_builder()
             .proxy(None)
             .http_status_as_error(false)
@@ -187,11 +206,12 @@ impl Relay {
             .max_idle_connections(IDLE_CONNECTIONS)
             .max_idle_connections_per_host(IDLE_CONNECTIONS)
             .max_idle_age(IDLE_AGE)
-            .timeout_connect(self.settings.upstream_timeout)
-            .timeout_recv_response(self.settings.upstream_timeout)
+            .timeout_connect(timeout)
+            .timeout_recv_response(timeout)
             .build();
-        let connector = Upstream { address: upstream, spare: Arc::clone(spare) };
-        Agent::with_parts(config, connector, NoResolver(upstream))
+        let (address, life) = (flight.upstream, flight.life());
+        let connector = Upstream { address, life, spare: Arc::clone(spare), timeout };
+        Agent::with_parts(config, connector, NoResolver(address))
     }
 
     fn attempt(&self, exchange: &mut Exchange<'_>, flight: &InFlight) -> Result<(), Failure> {
@@ -333,8 +353,10 @@ fn broken(error: &io::Error) -> Failure {
 /// What a failed call means.
 fn classify(call: &CallGuard, error: ureq::Error, repeatable: bool) -> Failure {
     if let ureq::Error::Io(io) = &error {
-        if Interruption::of(io) == Some(Interruption::ClientGone) {
-            return Failure::Gone;
+        match Interruption::of(io) {
+            Some(Interruption::ClientGone) => return Failure::Gone,
+            Some(Interruption::LifeOver) => return Failure::LifeOver,
+            _ => {}
         }
         if io.kind() == ErrorKind::ConnectionRefused && !call.is_sent() {
             return Failure::Refused;

@@ -26,8 +26,9 @@ pub(super) fn serve(
     let client = Arc::clone(exchange.client());
     let deadline = || timeout.map(|timeout| Instant::now() + timeout);
     let connecting = deadline();
-    let wait_to_connect = |upstream: &TcpStream| wait_for(upstream, true, Some(&client), TICK, connecting);
-    let upstream = connect(flight.upstream, wait_to_connect).map_err(|error| ended(error, true))?;
+    let wait = |socket: &TcpStream, at_most| wait_for(socket, true, Some(&client), at_most, connecting);
+    let life = flight.life();
+    let upstream = connect(flight.upstream, &life, wait).map_err(|error| ended(error, true))?;
     let repeatable = exchange.head().method().is_repeatable();
     (&upstream).write_all(&request(exchange)).map_err(|error| ended(error, repeatable))?;
     wait_for_answer(&upstream, &client, deadline()).map_err(|error| ended(error, repeatable))?;
@@ -43,15 +44,17 @@ pub(super) fn serve(
     let ahead = [exchange.take_ahead(), answer.into_bytes()];
     // How it ends is the two sides' affair; there is no answer to give any more.
     let stopping = exchange.stopping();
-    let ended = tunnel::carry([&client, &upstream], exchange.seat(), stopping, ahead, &|| flight.is_over());
+    let ended = tunnel::carry([&client, &upstream], exchange.seat(), stopping, ahead, &|| life.is_over());
     log::debug!("a tunnel ended: {ended:?}");
     Err(Failure::Gone)
 }
 
 /// What an error before any answer means, of a request that may be sent again or not.
 fn ended(error: io::Error, repeatable: bool) -> Failure {
-    if Interruption::of(&error) == Some(Interruption::ClientGone) {
-        return Failure::Gone;
+    match Interruption::of(&error) {
+        Some(Interruption::ClientGone) => return Failure::Gone,
+        Some(Interruption::LifeOver) => return Failure::LifeOver,
+        _ => {}
     }
     match error.kind() {
         ErrorKind::TimedOut => Failure::Final(timed_out()),

@@ -3,7 +3,8 @@
 use super::buffers::RelayBuffers;
 use super::bulk::Spare;
 use super::call::{self, Interruption, check_early};
-use crate::http::{IO_TICK, Readiness, begin_connect, wait};
+use crate::http::{IO_TICK, Readiness, begin_connect, finish_connect, wait};
+use crate::supervisor::Life;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,11 +12,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
+/// How long the kernel is left alone with an attempt to connect, the first time; each further time is twice as
+/// long, up to a second. A full queue tells nobody when it has room again, and the kernel would ask ever more
+/// rarely, for minutes.
+const FIRST_PATIENCE: Duration = Duration::from_millis(50);
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Connects to one address, whatever the URI says.
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) address: SocketAddr,
+    pub(super) life: Life,
     pub(super) spare: Arc<Spare>,
+    /// How long the wrapped server may take for each of its parts of a call.
+    pub(super) timeout: Option<Duration>,
 }
 
 impl Connector<()> for Upstream {
@@ -30,31 +40,34 @@ impl Connector<()> for Upstream {
             Some(spare) => spare,
             None => {
                 let deadline = deadline(details.timeout);
-                let connected = connect(self.address, |stream| tick(stream, true, deadline));
+                let wait = |stream: &TcpStream, at_most| tick(stream, true, at_most, deadline);
+                let connected = connect(self.address, &self.life, wait);
                 Arc::new(connected.map_err(|e| timed_out(e, details.timeout))?)
             }
         };
-        Ok(Some(UpstreamTransport { stream, buffers: RelayBuffers::default() }))
+        let buffers = RelayBuffers::default();
+        Ok(Some(UpstreamTransport { stream, buffers, timeout: self.timeout }))
     }
 }
 
-/// A connection to the wrapped server whose reads and writes return after a tick. While its queue is full,
-/// `wait` waits until the socket can be written, and says whether it can; its error ends the attempt.
+/// A connection to the wrapped server whose reads and writes return after a tick. `wait` waits until a socket
+/// can be written, for a time at most, and says whether it can; its error ends the attempt, and so does the end
+/// of the wrapped server's life.
 pub(super) fn connect(
     address: SocketAddr,
-    mut wait: impl FnMut(&TcpStream) -> io::Result<bool>,
+    life: &Life,
+    wait: impl Fn(&TcpStream, Duration) -> io::Result<bool>,
 ) -> io::Result<TcpStream> {
+    let mut patience = FIRST_PATIENCE;
     let stream = loop {
-        let (stream, mut done) = begin_connect(address)?;
-        while !done {
-            done = wait(&stream)?;
+        let stream = begin_connect(address)?;
+        if is_connected(&stream, patience, &wait)? {
+            break finish_connect(stream)?;
         }
-        match stream.take_error()? {
-            None => break stream,
-            // The kernel is tired of asking; how long that may take is not its to say.
-            Some(error) if error.kind() == ErrorKind::TimedOut => {}
-            Some(error) => return Err(error),
+        if !life.is_ready() {
+            return Err(io::Error::other(Interruption::LifeOver));
         }
+        patience = (patience * 2).min(LAST_PATIENCE);
     };
     // TCP allows a socket to meet itself when nobody listens on a port from the ephemeral range.
     if stream.local_addr()? == address {
@@ -63,10 +76,30 @@ pub(super) fn connect(
     Ok(stream)
 }
 
+/// Waits for that as long as `patience` lasts; also true when it has failed.
+fn is_connected(
+    stream: &TcpStream,
+    patience: Duration,
+    wait: impl Fn(&TcpStream, Duration) -> io::Result<bool>,
+) -> io::Result<bool> {
+    let until = Instant::now() + patience;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        // Rounded up: poll(2) counts whole milliseconds.
+        if wait(stream, left + Duration::from_millis(1))? {
+            return Ok(true);
+        }
+    }
+}
+
 /// One connection to the wrapped server.
 pub(super) struct UpstreamTransport {
     stream: Arc<TcpStream>,
     buffers: RelayBuffers,
+    timeout: Option<Duration>,
 }
 
 impl fmt::Debug for UpstreamTransport {
@@ -76,11 +109,16 @@ impl fmt::Debug for UpstreamTransport {
 }
 
 /// A wait for the wrapped server ended without data: counts it, and looks whether the client is still there.
-/// Then waits again, for as long as the request may; true when the connection is ready.
-pub(super) fn tick(stream: &TcpStream, write: bool, deadline: Option<Instant>) -> io::Result<bool> {
+/// Then waits again, for as long as the request may, but `at_most` so long; true when the connection is ready.
+pub(super) fn tick(
+    stream: &TcpStream,
+    write: bool,
+    at_most: Duration,
+    deadline: Option<Instant>,
+) -> io::Result<bool> {
     let call = call::with(|call| (call.seat.tick(), Arc::clone(&call.client)));
     let (tick, client) = call.map_or((IO_TICK, None), |(tick, client)| (tick, Some(client)));
-    wait_for(stream, write, client.as_deref(), tick, deadline)
+    wait_for(stream, write, client.as_deref(), tick.min(at_most), deadline)
 }
 
 /// Waits until the connection is ready, for a tick at most; false when it is not. Ends with an error when
@@ -112,11 +150,15 @@ impl UpstreamTransport {
         } else {
             restore_authorization(self.buffers.sending(amount));
         }
+        // The HTTP client does not bound this part.
+        let last_moment = || self.timeout.map(|timeout| Instant::now() + timeout);
+        let mut deadline = deadline.or_else(last_moment);
         let mut sent = 0;
         while sent < amount {
             match (&*self.stream).write(&self.buffers.sending(amount)[sent..]) {
                 Ok(n) => {
                     sent += n;
+                    deadline = last_moment();
                     call::with(|call| {
                         call.seat.moved(n);
                         call.upstream.get_or_insert_with(|| Arc::clone(&self.stream));
@@ -126,7 +168,7 @@ impl UpstreamTransport {
                     if body {
                         check_early(&self.stream)?;
                     }
-                    tick(&self.stream, true, deadline)?;
+                    tick(&self.stream, true, Duration::MAX, deadline)?;
                 }
                 // It stopped reading: it may have said why.
                 Err(e) if body && is_closed(&e) => return Err(io::Error::other(Interruption::EarlyResponse)),
@@ -149,7 +191,7 @@ impl UpstreamTransport {
                 Ok(n) => return Ok(n),
                 Err(e) if is_not_yet(&e) => {
                     self.buffers.rest();
-                    while !tick(&self.stream, false, deadline)? {
+                    while !tick(&self.stream, false, Duration::MAX, deadline)? {
                         call::check_ending()?;
                     }
                 }

@@ -183,6 +183,33 @@ impl Shared {
     }
 }
 
+/// A life of the server, to ask how it stands.
+#[derive(Clone)]
+pub struct Life {
+    generation: u64,
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Life").field(&self.generation).finish()
+    }
+}
+
+impl Life {
+    /// Whether it is over.
+    pub fn is_over(&self) -> bool {
+        let child = lock(&self.shared.child);
+        child.generation != self.generation || child.pid.is_none()
+    }
+
+    /// Whether requests are let in to it.
+    pub fn is_ready(&self) -> bool {
+        let child = lock(&self.shared.child);
+        child.generation == self.generation && child.state == State::Ready
+    }
+}
+
 /// Leave to send one request to the server. A restart waits for it to be dropped, up to the drain
 /// time; who holds a connection for long (a tunnel) should not hold this.
 pub struct InFlight {
@@ -201,10 +228,9 @@ impl fmt::Debug for InFlight {
 }
 
 impl InFlight {
-    /// Whether the life it belongs to is over.
-    pub fn is_over(&self) -> bool {
-        let child = lock(&self.shared.child);
-        child.generation != self.generation || child.pid.is_none()
+    /// The life it belongs to.
+    pub fn life(&self) -> Life {
+        Life { generation: self.generation, shared: Arc::clone(&self.shared) }
     }
 
     /// It is no longer a request that a restart waits for: it has become something that may last for

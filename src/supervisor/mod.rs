@@ -24,7 +24,7 @@ use child::Shared;
 use message::{Message, Reply};
 use watcher::{KILL_WAIT, Watcher};
 
-pub use child::InFlight;
+pub use child::{InFlight, Life};
 pub use logs::{LogLine, LogStream, Logs};
 pub use status::{ControlError, NotReady, State, Status};
 

@@ -89,7 +89,11 @@ fn what_ends_while_it_is_held_has_a_line_and_is_counted() {
     let counted = "frag_http_requests_total{class=\"relay\",code=\"none\"} 1";
     assert!(metrics.contains(counted), "{metrics}");
     server.terminate();
-    assert_eq!(stays.response("GET").code(), "shutting_down");
+    let refused = stays.response("GET");
+    assert_eq!(
+        (refused.code().as_str(), refused.field("x-request-id").as_deref()),
+        ("shutting_down", Some("mine"))
+    );
     for (path, status) in [("/left", Value::Null), ("/stays", 503.into())] {
         let line = lines_up_to(&server, path).into_iter().find(|line| line.contains(path)).unwrap();
         let line: Value = serde_json::from_str(&line).unwrap();

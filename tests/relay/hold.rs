@@ -174,6 +174,41 @@ fn a_heavy_head_that_has_no_room_yet_keeps_none_behind_it_waiting() {
 }
 
 #[test]
+fn after_a_crash_slow_answers_keep_no_request_from_being_sent() {
+    // Each has its turn, a quarter of a second of it: more than the others may be held for.
+    const SLOW: usize = 20;
+    let reserved = Reserved::new();
+    let port = reserved.port;
+    let server = Server::start(IDLE, port, &["--hold-timeout", "2s"]);
+    let listener = server.give_listener(reserved);
+    let mut clients: Vec<TcpStream> = (0..SLOW).map(|_| begin(&server, GET)).collect();
+    let wires: Vec<Wire> = clients
+        .iter()
+        .map(|_| {
+            let mut wire = Wire::accept(&listener);
+            wire.head().unwrap();
+            wire
+        })
+        .collect();
+    let child = || serde_json::from_str::<serde_json::Value>(&server.status()).unwrap()["pid"].as_i64();
+    let first = child().unwrap();
+    drop(listener);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(first as i32), nix::sys::signal::SIGKILL).unwrap();
+    drop(wires);
+    eventually("another life", || child().is_some_and(|pid| pid != first));
+    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let sent = AtomicUsize::new(0);
+    play(listener, move |_| {
+        sent.fetch_add(1, Ordering::SeqCst);
+        eventually("all are sent", || sent.load(Ordering::SeqCst) == SLOW);
+        ok(b"served")
+    });
+    for client in &mut clients {
+        assert_eq!(finish(client).body_text(), "served");
+    }
+}
+
+#[test]
 fn a_held_client_that_leaves_is_forgotten() {
     let reserved = Reserved::new();
     let server = Server::start(IDLE, reserved.port, &[]);

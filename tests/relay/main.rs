@@ -6,7 +6,7 @@ mod binary;
 mod bulk;
 #[path = "../common/mod.rs"]
 mod common;
-mod full_queue;
+mod connecting;
 mod hold;
 mod requests;
 mod responses;

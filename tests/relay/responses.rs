@@ -1,7 +1,7 @@
 //! Responses of the wrapped server reach the client with their status, fields and body.
 
 use crate::binary;
-use crate::binary::{Response, Seen, Server, play};
+use crate::binary::{Response, Seen, Server, ok, play};
 
 /// A server whose wrapped server says these bytes to every request, then closes.
 fn saying(answer: &[u8]) -> Server {
@@ -164,4 +164,22 @@ fn an_answer_to_head_keeps_its_length_and_has_no_body() {
     let response = saying(answer).get("/", "");
     assert_eq!((response.status, response.rest.len()), (304, 0));
     assert_eq!(response.fields("etag"), ["\"x\""]);
+}
+
+#[test]
+fn every_response_has_a_date_its_own_or_ours() {
+    let (server, listener) = Server::with_backend(&["--head-timeout", "50ms"]);
+    play(listener, |request| match request.line().contains("/own") {
+        true => {
+            b"HTTP/1.1 200 OK\r\nDATE: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 0\r\n\r\n".to_vec()
+        }
+        false => ok(b""),
+    });
+    let own = server.get("/own", "");
+    assert_eq!(own.fields("date"), ["Sun, 06 Nov 1994 08:49:37 GMT"]);
+    let refused = Response::parse(&server.raw(b"GET / HTTP/1.1\r\n"), "GET");
+    for response in [server.get("/none", ""), server.get("/_frag/health", ""), refused] {
+        let date = response.field("date").unwrap();
+        assert!(date.len() == 29 && date.ends_with(" GMT"), "{date}");
+    }
 }
