@@ -1,34 +1,21 @@
 //! One request through to the wrapped server and its response back; what to do when that fails.
 use super::bulk::{self, BULK_BYTES, Spare};
 use super::call::{CallGuard, Checked, Interruption};
+use super::client::Client;
 use super::failure;
 use super::headers;
 use super::raw;
 use super::target;
 use super::turn::Turns;
 use super::upgrade;
-use super::upstream::Upstream;
 use crate::http::{BodyError, CopyError, Exchange, Framing, HttpError, Length, Method, Served, body_length};
 use crate::supervisor::{InFlight, NotReady, State, Supervisor};
-use std::cell::RefCell;
 use std::io::{self, ErrorKind, Read};
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use ureq::http::uri::{Authority, Uri};
 use ureq::http::{self, HeaderValue, Request, StatusCode};
-use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::NextTimeout;
-use ureq::{Agent, Body, SendBody};
+use ureq::{Body, SendBody};
 
-/// Bytes of a response head; above: 502.
-const RESPONSE_HEAD_BYTES: usize = 64 * 1024;
-/// Idle connections a thread keeps to the wrapped server; it uses one at a time.
-const IDLE_CONNECTIONS: usize = 1;
-/// How long one is kept. Web servers close theirs after two seconds or more; ours go first, so that a
-/// request rarely meets a connection that is just being closed.
-const IDLE_AGE: Duration = Duration::from_millis(1500);
 /// How often a repeatable request is sent to one life of the wrapped server in vain before that is
 /// its answer: at once again on a new connection, then once more after a moment in the hold.
 const ATTEMPTS: u32 = 3;
@@ -55,24 +42,6 @@ pub struct Relay {
     /// Tells this relay's clients from another's on the same thread.
     id: u64,
     turns: Turns,
-}
-
-/// An HTTP client for one life of the wrapped server at one address: after a restart no connection of an
-/// earlier life is ever used.
-#[derive(Clone)]
-struct Client {
-    relay: u64,
-    generation: u64,
-    upstream: SocketAddr,
-    agent: Agent,
-    authority: Authority,
-    spare: Arc<Spare>,
-}
-
-thread_local! {
-    /// The thread's own client, with its relay and life. Shared by all threads, its pool's lock and
-    /// its upkeep, which grows with the connections in it, would be what they wait for.
-    static CLIENT: RefCell<Option<Client>> = const { RefCell::new(None) };
 }
 
 /// How an attempt ended without an answer for the client.
@@ -153,7 +122,7 @@ impl Relay {
     /// The calling thread has had nothing to do for a while. Its connections to the wrapped server go: one that
     /// serves one connection at a time serves nobody else as long as one is open.
     pub fn rest(&self) {
-        CLIENT.take();
+        Client::end_of_thread();
     }
 
     /// Whether the request has time left to wait.
@@ -172,48 +141,6 @@ impl Relay {
         Ok(if exchange.respond(page).is_ok() { Served::Done } else { Served::Gone })
     }
 
-    fn client(&self, flight: &InFlight) -> Result<Client, HttpError> {
-        let (relay, generation, upstream) = (self.id, flight.generation, flight.upstream);
-        let fits = |client: &&Client| {
-            (client.relay, client.generation, client.upstream) == (relay, generation, upstream)
-        };
-        if let Some(client) = CLIENT.with_borrow(|client| client.as_ref().filter(fits).cloned()) {
-            return Ok(client);
-        }
-        let authority = Authority::try_from(upstream.to_string()).map_err(|error| {
-            log::error!("{upstream} is no authority: {error}");
-            HttpError::internal()
-        })?;
-        let spare = Arc::new(Spare::new(IDLE_AGE));
-        let agent = self.agent(flight, &spare);
-        let client = Client { relay, generation, upstream, agent, authority, spare };
-        CLIENT.set(Some(client.clone()));
-        Ok(client)
-    }
-
-    fn agent(&self, flight: &InFlight, spare: &Arc<Spare>) -> Agent {
-        let timeout = self.settings.upstream_timeout;
-        let config = Agent::config_builder()
-            .proxy(None)
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .user_agent("")
-            .accept("")
-            .accept_encoding("")
-            .allow_non_standard_methods(true)
-            .max_response_header_size(RESPONSE_HEAD_BYTES)
-            .max_idle_connections(IDLE_CONNECTIONS)
-            .max_idle_connections_per_host(IDLE_CONNECTIONS)
-            .max_idle_age(IDLE_AGE)
-            .timeout_connect(timeout)
-            .timeout_recv_response(timeout)
-            .build();
-        let (address, life) = (flight.upstream, flight.life());
-        let connector = Upstream { address, life, spare: Arc::clone(spare), timeout };
-        Agent::with_parts(config, connector, NoResolver(address))
-    }
-
     fn attempt(&self, exchange: &mut Exchange<'_>, flight: &InFlight) -> Result<(), Failure> {
         if exchange.head().is_upgrade() && !exchange.head().has_body() {
             upgrade::serve(exchange, flight, self.settings.upstream_timeout)
@@ -225,7 +152,8 @@ impl Relay {
     /// Not a part of its caller: the stack it uses would be every tunnel's for as long as that lasts.
     #[inline(never)]
     fn call(&self, exchange: &mut Exchange<'_>, flight: &InFlight) -> Result<(), Failure> {
-        let client = self.client(flight).map_err(Failure::Final)?;
+        let timeout = self.settings.upstream_timeout;
+        let client = Client::of_thread(self.id, flight, timeout).map_err(Failure::Final)?;
         let head = exchange.head();
         let mut request = Request::new(());
         *request.method_mut() = http::Method::from_bytes(head.method_bytes()).map_err(|_| {
@@ -384,21 +312,4 @@ pub(super) fn timed_out() -> HttpError {
 
 pub(super) fn bad_gateway(code: &'static str, message: &str) -> HttpError {
     HttpError::new(502, code, message)
-}
-
-/// Never asks anybody: there is one address.
-#[derive(Debug)]
-struct NoResolver(SocketAddr);
-
-impl Resolver for NoResolver {
-    fn resolve(
-        &self,
-        _: &Uri,
-        _: &ureq::config::Config,
-        _: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let mut addresses = self.empty();
-        addresses.push(self.0);
-        Ok(addresses)
-    }
 }

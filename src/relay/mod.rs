@@ -2,6 +2,7 @@
 mod buffers;
 mod bulk;
 mod call;
+mod client;
 mod failure;
 mod forward;
 mod headers;
