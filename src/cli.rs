@@ -12,10 +12,10 @@ use std::path::PathBuf;
 #[cfg_attr(feature = "client", doc = "")]
 #[cfg_attr(
     feature = "client",
-    doc = "`simple-artifact-server ctl COMMAND` talks to a running one: see ctl --help."
+    doc = " `simple-artifact-server ctl COMMAND` talks to a running one: see ctl --help."
 )]
 #[cfg_attr(feature = "runs", doc = "")]
-#[cfg_attr(feature = "runs", doc = "`simple-artifact-server verify DIR` checks the journal in DIR instead.")]
+#[cfg_attr(feature = "runs", doc = " `simple-artifact-server verify DIR` checks the journal in DIR instead.")]
 #[derive(FromArgs, Debug, Default, Clone)]
 pub struct Flags {
     /// command of the wrapped server, split like a shell would but run without one
