@@ -191,6 +191,10 @@ impl Bus {
         let sending = lock(&self.shared.sending);
         let mut core = lock(&self.shared.core);
         let state_recorded = core.is_state_recorded();
+        // What nobody kept took no number. Whoever was here before that is not to take it for nothing.
+        if core.listeners[stream as usize].recorded_since().is_none() {
+            core.ring.skip();
+        }
         let last = core.ring.last();
         // Whoever has an event that others of this stream are still to get is not to get it again.
         let early = after.is_some_and(|after| after > core.listeners[stream as usize].sent);
@@ -226,6 +230,12 @@ impl Bus {
     #[cfg(test)]
     pub(super) fn hold_sending(&self) -> std::sync::MutexGuard<'_, ()> {
         lock(&self.shared.sending)
+    }
+
+    /// Ends the recording for those who have left, as a minute would.
+    #[cfg(test)]
+    pub(super) fn pass_a_minute(&self) {
+        lock(&self.shared.core).listeners.iter_mut().for_each(Listeners::pass_a_minute);
     }
 
     /// Sends what is left, then ends all streams and the thread; the state still follows.

@@ -24,6 +24,7 @@ impl Stream {
 pub(super) struct Streams([bool; 3]);
 
 impl Streams {
+    const NONE: Streams = Streams([false; 3]);
     pub(super) const STATE: Streams = Streams([true, true, false]);
     pub(super) const ACTION: Streams = Streams([false, false, true]);
     pub(super) const STATUS: Streams = Streams([true, false, true]);
@@ -49,7 +50,7 @@ pub(super) struct EventRing {
     bytes: usize,
     /// The number of the newest event that ever was.
     last: u64,
-    /// The number before that of the first.
+    /// The number before that of the first, plus one for each that is no event's.
     begun: u64,
     /// The number of the newest event of each stream that is gone.
     dropped: [u64; 3],
@@ -104,6 +105,12 @@ impl EventRing {
             }
         }
         bytes
+    }
+
+    /// Uses up a number for no event: all numbers so far are before it.
+    pub(super) fn skip(&mut self) {
+        self.push(Streams::NONE, |_| Frame::from([]));
+        self.begun += 1;
     }
 
     /// The events of a stream that follow number `after`, up to number `last`, with their numbers, oldest

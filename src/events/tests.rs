@@ -172,6 +172,42 @@ fn nobody_listening_is_a_gap() {
 }
 
 #[test]
+fn what_nobody_kept_is_a_gap_though_it_took_no_number() {
+    let missed = |bus: &Bus| {
+        bus.dispatch(&Action::new("SERVER_READY", json!({"pid": 1})), None);
+        bus.status("started", "x", None, 1);
+    };
+    for (stream, events) in Stream::ALL.into_iter().zip([2, 1, 2]) {
+        let bus = bus(8);
+        let is_resumed = |at| matches!(bus.subscribe(stream, Some(at)).1, Start::Resumed);
+        let (mut first, _) = bus.subscribe(stream, None);
+        missed(&bus);
+        take(&mut first, events);
+        let at = first.at();
+        drop(first);
+        assert!(is_resumed(at), "{stream:?}");
+        bus.pass_a_minute();
+        missed(&bus);
+        bus.dispatch(&Action::new("SERVER_READY", json!({"pid": 2})), None);
+        assert!(!is_resumed(at), "{stream:?}: the first who comes back");
+        assert!(!is_resumed(at), "{stream:?}: and whoever comes after it");
+    }
+}
+
+#[test]
+fn what_one_stream_did_not_keep_is_a_gap_while_another_did() {
+    let bus = bus(8);
+    let (_state, _) = bus.subscribe(Stream::State, None);
+    let at = bus.subscribe(Stream::Actions, None).0.at();
+    bus.pass_a_minute();
+    // Which changes no slice.
+    bus.dispatch(&Action::new("EXEC_STARTED", json!({})), None);
+    let (_actions, start) = bus.subscribe(Stream::Actions, Some(at));
+    assert!(matches!(start, Start::State { .. }), "{start:?}");
+    assert_eq!(bus.counts().events, 0, "a number that marks a gap is no event");
+}
+
+#[test]
 fn one_who_does_not_take_its_events_is_told_to_go() {
     let bus = bus(4096);
     let (mut slow, _) = bus.subscribe(Stream::Actions, None);
