@@ -123,11 +123,8 @@ impl Agent {
             self.tell_over(&execution);
             return Err(InvokeError::Journal);
         }
-        match self.start(&execution, &asks) {
-            Ok(()) => {
-                execution.say(line::invoke(input, &id));
-                Ok(id)
-            }
+        match self.start(&execution, input, &asks) {
+            Ok(()) => Ok(id),
             Err(text) => {
                 log::warn!("agent: {text}");
                 self.end(&execution, "failed", Some(&text));
@@ -136,7 +133,12 @@ impl Agent {
         }
     }
 
-    fn start(self: &Arc<Agent>, execution: &Arc<Execution>, asks: &Arc<dyn Asks>) -> Result<(), String> {
+    fn start(
+        self: &Arc<Agent>,
+        execution: &Arc<Execution>,
+        input: &str,
+        asks: &Arc<dyn Asks>,
+    ) -> Result<(), String> {
         let Spawned { pid, stdin, stdout, stderr, exit } =
             self.processes.spawn(self.spawn()).map_err(|error| error.to_string())?;
         let kill = |what: &str, error: std::io::Error| {
@@ -144,8 +146,10 @@ impl Agent {
             format!("{what}: {error}")
         };
         let stdin = stdin.ok_or_else(|| "it has no standard input".to_owned())?;
-        let input = Input::start(stdin).map_err(|error| kill("no way to its standard input", error))?;
-        *lock(&execution.input) = Some(input);
+        let told = Input::start(stdin).map_err(|error| kill("no way to its standard input", error))?;
+        // Before anybody can answer it: this is the first line it reads.
+        told.send(line::invoke(input, &execution.id));
+        *lock(&execution.input) = Some(told);
         let (agent, ours, asked) = (Arc::clone(self), Arc::clone(execution), Arc::clone(asks));
         let mut bytes = 0;
         let output = Output::start(stdout, stderr, false, line::LINE_BYTES, move |stream, text| {
@@ -163,7 +167,7 @@ impl Agent {
             let exit = exit.recv().unwrap_or(Exit::Signal(Signal::SIGKILL as i32));
             let was_ended =
                 matches!(std::mem::replace(&mut *lock(&ours.phase), Phase::Exited), Phase::Ending(_));
-            output.finish();
+            output.finish_all();
             *lock(&ours.input) = None;
             asked.run_ended(&ours.id);
             let because = *lock(&ours.ended_because);

@@ -34,6 +34,7 @@ case "$line" in
     echo "{$ask,\"id\":\"deepest\",\"args\":${open#?}${close#?}}}"; read -r a; echo "got $a"
     echo "{$ask,\"id\":\"deeper\",\"args\":$open$close}}"; read -r a; echo "got $a" ;;
 *say-many*) n=0; while [ $n -lt 1000 ]; do echo "line $n"; n=$((n+1)); done ;;
+*say-last*) head -c 100000 /dev/zero | tr '\0' '\n' ;;
 *say-env*) env; pwd ;;
 *say-ask-two*) tool one write; tool two write; read -r a; echo "got $a"; read -r b; echo "got $b" ;;
 *say-ask-both*) tool one write; tool one read; read -r a; echo "got $a"; read -r b; echo "got $b" ;;

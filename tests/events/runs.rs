@@ -339,6 +339,14 @@ fn a_talkative_run_is_counted_whole_and_remembered_in_part() {
 }
 
 #[test]
+fn all_of_an_agents_last_words_are_noted() {
+    let server = with_agent(&[]);
+    // As many as a pipe holds, and then it is gone.
+    let run = whole(&server, "say-last");
+    assert_eq!((&run["actionCount"], &run["status"]), (&json!(100_002), &json!("completed")));
+}
+
+#[test]
 fn the_agent_gets_no_secret_of_ours() {
     let server = with_agent(&["--log-lines", "7"]);
     let run = whole(&server, "say-env");
