@@ -36,7 +36,7 @@ impl Observers {
             let runs = self.runs.clone();
             Box::new(move |change| {
                 let payload = json!({"worker": change.worker, "counts": change.overview});
-                runs.act(&Action::new(change.kind.action(), payload));
+                runs.act_if_room(&Action::new(change.kind.action(), payload));
             })
         }
         #[cfg(not(feature = "runs"))]
@@ -50,7 +50,7 @@ impl Observers {
             let runs = self.runs.clone();
             Box::new(move |counts| {
                 let counts = json!({"counts": {"rows": counts.rows, "bytes": counts.bytes}});
-                runs.act(&Action::new("ARTIFACT_COUNTED", counts));
+                runs.act_if_room(&Action::new("ARTIFACT_COUNTED", counts));
             })
         }
         #[cfg(not(feature = "runs"))]

@@ -88,6 +88,11 @@ impl Book {
     /// Something happened in a run; nothing is noted if that is over.
     pub(super) fn record(&self, id: &str, action: &Action) {
         let mut history = lock(&self.history);
+        self.note(&mut history, id, action);
+        self.bus.dispatch(action, Some(id));
+    }
+
+    fn note(&self, history: &mut History, id: &str, action: &Action) {
         // A model's words come again, whole, in the action that ends them.
         if !action.kind.starts_with("AGENT_MODEL_STREAM_")
             && history.push(id, action)
@@ -95,16 +100,27 @@ impl Book {
         {
             journal.append(id, action.clone(), action.bytes());
         }
-        self.bus.dispatch(action, Some(id));
     }
 
     /// Something happened. While the agent runs it is a part of that run.
     pub(super) fn act(&self, action: &Action) {
+        self.act_if(action, || true);
+    }
+
+    /// Something happened that says how things stand, as it will again. It is no part of a run for which
+    /// the journal has no room: who tells of it cannot wait.
+    pub(super) fn act_if_room(&self, action: &Action) {
+        self.act_if(action, || self.journal.as_ref().is_none_or(Journal::has_room));
+    }
+
+    fn act_if(&self, action: &Action, is_noted: impl FnOnce() -> bool) {
         let current = lock(&self.current).clone();
-        match current {
-            Some(id) => self.record(&id, action),
-            None => self.bus.dispatch(action, None),
+        let mut history = lock(&self.history);
+        let run = current.filter(|id| history.takes(id) && is_noted());
+        if let Some(id) = &run {
+            self.note(&mut history, id, action);
         }
+        self.bus.dispatch(action, run.as_deref());
     }
 
     /// Ends the agent's run with its last action: on the disk first, then for everybody. `freeing` is handed
@@ -118,7 +134,13 @@ impl Book {
         told: impl FnOnce() + Send + 'static,
     ) {
         let (status, error) = how(&last);
-        let state = self.bus.preview(&last).json(Slices::all());
+        let state = {
+            let mut history = lock(&self.history);
+            // What comes while the disk writes the end would be in memory and not in the log.
+            history.ending(id);
+            self.bus.preview(&last)
+        };
+        let state = state.json(Slices::all());
         let (book, run, action) = (Arc::clone(self), id.to_owned(), last.clone());
         let done: Box<dyn FnOnce(Option<Sealed>) + Send> = Box::new(move |mut sealed| {
             freeing(&mut || {
@@ -207,4 +229,38 @@ impl Book {
 /// How a run ended, by its last action.
 fn how(last: &Action) -> (RunStatus, Option<String>) {
     ending(&last.kind, last.payload.as_ref()).unwrap_or((RunStatus::Aborted, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::BusSettings;
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    #[test]
+    fn how_things_stand_does_not_fill_a_journal_that_hangs() {
+        let dir = tempfile::tempdir().unwrap();
+        // A pipe that nobody reads, where the state of a run that ends is written.
+        let state = dir.path().join("state.jsonl");
+        nix::unistd::mkfifo(&state, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut options = std::fs::OpenOptions::new();
+        let mut pipe = options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&state).unwrap();
+        while pipe.write(&[0; 4096]).is_ok() {}
+        let journal = Journal::open(dir.path()).unwrap().0;
+        let bus = BusSettings { ring: 8, streamed: Slices::all(), encode: |_, _, _| Vec::new() };
+        let book = Arc::new(Book::new(Bus::start(bus).unwrap(), Some(journal), 1));
+        assert!(book.begin_agent("agent", &Action::new("RUNTIME_EXECUTION_STARTED", json!({}))));
+        assert!(book.begin("server", Kind::Server, &Action::new("SERVER_STARTED", json!({}))));
+        book.end("server", Action::new("SERVER_EXITED", json!({"status": "failed"})));
+        for n in 0..10_000 {
+            book.act_if_room(&Action::new("ARTIFACT_COUNTED", json!({"counts": {"rows": n}})));
+        }
+        assert!(book.journal.as_ref().is_some_and(Journal::is_well));
+        assert_eq!(book.bus.state().get(crate::events::Slice::Artifacts)["rows"], 9999, "it is known");
+        let noted = book.find("agent").unwrap().unwrap().action_count;
+        assert!((1000..4096).contains(&noted), "and a part of the run while there is room: {noted}");
+        // The thread that hangs would hold us up.
+        std::mem::forget(book);
+    }
 }

@@ -78,6 +78,12 @@ impl Runs {
         self.0.book.act(action);
     }
 
+    /// Something happened that says how things stand, as it will again; within the agent's run only while
+    /// the journal has room. Never waits.
+    pub fn act_if_room(&self, action: &Action) {
+        self.0.book.act_if_room(action);
+    }
+
     /// Whether the journal, if there is one, has room for much more.
     pub fn has_room(&self) -> bool {
         self.0.book.journal.as_ref().is_none_or(Journal::has_room)

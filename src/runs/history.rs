@@ -14,6 +14,8 @@ pub(super) struct Entry {
     /// The last actions, with their numbers.
     actions: VecDeque<(u64, Action, usize)>,
     bytes: usize,
+    /// It takes no more but its last action.
+    is_ending: bool,
 }
 
 impl Entry {
@@ -70,7 +72,7 @@ impl History {
             error: None,
             seal: None,
         };
-        let mut entry = Entry { record, actions: VecDeque::new(), bytes: 0 };
+        let mut entry = Entry { record, actions: VecDeque::new(), bytes: 0, is_ending: false };
         entry.push(first);
         self.running.push(entry);
         true
@@ -81,10 +83,23 @@ impl History {
         self.running.retain(|entry| entry.record.id != id);
     }
 
-    /// Adds an action to a run; false if it does not run.
+    /// Adds an action to a run; false if it does not run, or ends.
     pub(super) fn push(&mut self, id: &str, action: &Action) -> bool {
-        let entry = self.running.iter_mut().find(|entry| entry.record.id == id);
+        let mut running = self.running.iter_mut();
+        let entry = running.find(|entry| entry.record.id == id && !entry.is_ending);
         entry.map(|entry| entry.push(action)).is_some()
+    }
+
+    /// Whether a run takes actions.
+    pub(super) fn takes(&self, id: &str) -> bool {
+        self.running.iter().any(|entry| entry.record.id == id && !entry.is_ending)
+    }
+
+    /// A run takes no more actions but its last one.
+    pub(super) fn ending(&mut self, id: &str) {
+        if let Some(entry) = self.running.iter_mut().find(|entry| entry.record.id == id) {
+            entry.is_ending = true;
+        }
     }
 
     /// Ends a run with its last action.

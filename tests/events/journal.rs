@@ -368,3 +368,19 @@ fn a_journal_that_cannot_be_written_lets_nothing_begin() {
     let note = "{\"action\":{\"type\":\"NOTE\"}}";
     assert_eq!(post(&server, "/dispatch", note).status, 200, "the rest goes on");
 }
+
+#[test]
+fn what_happens_while_a_run_ends_is_in_its_log_and_its_answer_or_in_neither() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = keeping(dir.path(), &[]);
+    for _ in 0..5 {
+        let id = invoke(&server, "say-ok");
+        while get(&server, "/state/execution").json()["status"] == "running" {
+            post(&server, "/dispatch", "{\"action\":{\"type\":\"NOTE\"}}");
+        }
+        let run = run(&server, &id);
+        assert_eq!(lines(&dir.path().join(format!("logs/{id}.jsonl"))), *run["actions"].as_array().unwrap());
+        let record = lines(&dir.path().join("runs.jsonl")).pop().unwrap();
+        assert_eq!(record["actionCount"], run["actionCount"]);
+    }
+}
