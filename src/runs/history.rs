@@ -1,18 +1,22 @@
 //! The runs memory knows: all that run, and of each kind the last ones that ended. A crashing server does
 //! not push the agent's runs out.
+use super::journal::action_line;
 use super::run::{Kind, Record, RunStatus, Seal};
 use crate::events::{Action, Json};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Bytes of the actions, as JSON, that memory keeps of one run; the oldest go first.
 const ACTION_BYTES: usize = 256 * 1024;
+/// Bytes that an action costs beside its text: its place in the queue, two counts, the allocator's.
+const PLACE_BYTES: usize = 48;
 
 /// A run with its last actions.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) record: Record,
-    /// The last actions, with their numbers.
-    actions: VecDeque<(u64, Action, usize)>,
+    /// The last actions as the journal has them: as values, small ones would cost many times their text.
+    actions: VecDeque<Arc<str>>,
     bytes: usize,
     /// It takes no more but its last action.
     is_ending: bool,
@@ -21,24 +25,26 @@ pub(super) struct Entry {
 impl Entry {
     /// The actions memory still has, and whether those are all.
     pub(super) fn actions(&self) -> (Vec<Json>, bool) {
-        let actions = self.actions.iter().map(|(seq, action, _)| {
-            let text = super::journal::action_line(*seq, action);
-            Json::parse(text.as_bytes()).unwrap_or(Json::Null)
-        });
+        let actions = self.actions.iter().map(|line| Json::parse(line.as_bytes()).unwrap_or(Json::Null));
         (actions.collect(), self.actions.len() as u64 == self.record.action_count)
     }
 
     fn push(&mut self, action: &Action) {
-        let bytes = action.bytes();
-        self.actions.push_back((self.record.action_count, action.clone(), bytes));
+        let line = Arc::from(action_line(self.record.action_count, action));
         self.record.action_count += 1;
-        self.bytes += bytes;
+        self.bytes += cost(&line);
+        self.actions.push_back(line);
         while self.bytes > ACTION_BYTES
-            && let Some((_, _, oldest)) = self.actions.pop_front()
+            && let Some(oldest) = self.actions.pop_front()
         {
-            self.bytes -= oldest;
+            self.bytes -= cost(&oldest);
         }
     }
+}
+
+/// What keeping an action costs.
+fn cost(line: &str) -> usize {
+    line.len() + PLACE_BYTES
 }
 
 /// All of them.
@@ -196,5 +202,16 @@ mod tests {
         let (actions, all) = entry.actions();
         assert_eq!((entry.record.action_count, actions.len(), all), (11, 3, false));
         assert_eq!(actions[2].get("seq").and_then(Json::as_u64), Some(10));
+    }
+
+    #[test]
+    fn small_actions_are_bounded_by_what_they_cost() {
+        let mut history = History::new(1);
+        history.begin("x", Kind::Agent, &Action::new("A", json!({})));
+        for _ in 0..10_000 {
+            assert!(history.push("x", &Action::of("B", None)));
+        }
+        let kept = history.get("x").unwrap().actions().0.len();
+        assert!((1000..ACTION_BYTES / 64).contains(&kept), "{kept}");
     }
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 pub(super) const MAX_ENTRIES: usize = 10_000;
 /// Bytes of their contents together.
 pub(super) const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes that an entry costs beside its content, with two counts and the allocator's.
+const PLACE_BYTES: usize = size_of::<Entry>() + size_of::<Arc<Entry>>() + 48;
 
 /// Who said something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,8 +83,9 @@ impl Transcript {
         self.entries.len()
     }
 
+    /// Bytes it keeps in memory.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.entries.len() * PLACE_BYTES
     }
 
     /// Whether something of this length still fits.
@@ -165,6 +168,13 @@ mod tests {
         assert_eq!(part(99, 5), (vec![], None));
         assert_eq!(part(usize::MAX, usize::MAX), (vec![], None));
         assert_eq!(part(2, usize::MAX), (vec![3], None));
+    }
+
+    #[test]
+    fn many_small_entries_weigh_what_they_cost() {
+        let mut transcript = Transcript::default();
+        (0..MAX_ENTRIES).for_each(|_| transcript.push(entry("x")));
+        assert!(transcript.bytes() >= MAX_ENTRIES * size_of::<Entry>());
     }
 
     #[test]
