@@ -183,18 +183,24 @@ impl Book {
         }
     }
 
+    /// The journal, if it can hold runs that are asked for: all of its runs are over.
+    pub(super) fn journal_of(&self, filter: Filter) -> Option<&Journal> {
+        self.journal.as_ref().filter(|_| filter.status.is_none_or(RunStatus::is_end))
+    }
+
     /// The runs asked for, the latest begun first, at most `limit`.
     pub(super) fn list(&self, filter: Filter, limit: usize) -> io::Result<Vec<Record>> {
         let known: Vec<Record> = lock(&self.history).all().map(|entry| entry.record.clone()).collect();
         let mut found: Vec<Record> = known.iter().filter(|record| filter.takes(record)).cloned().collect();
-        if let Some(journal) = &self.journal
-            && found.len() < limit
-        {
+        sort_and_cut(&mut found, limit);
+        if let Some(journal) = self.journal_of(filter) {
+            // Memory keeps those that ended last. Others may have begun after them.
+            let least = if found.len() < limit { None } else { found.last() };
+            let since_ms = least.map_or(0, |record| record.start_ms);
             let is_new = |record: &Record| known.iter().all(|known| known.id != record.id);
-            found.extend(journal.newest(limit, |record| filter.takes(record) && is_new(record))?);
+            found.extend(journal.latest(limit, since_ms, |record| filter.takes(record) && is_new(record))?);
+            sort_and_cut(&mut found, limit);
         }
-        found.sort_by_key(|record| std::cmp::Reverse(record.start_ms));
-        found.truncate(limit);
         Ok(found)
     }
 
@@ -222,8 +228,15 @@ impl Book {
             entry.map(|entry| entry.record).map_or_else(|| self.find(id), |record| Ok(Some(record)))?;
         let (Some(record), Some(journal)) = (record, &self.journal) else { return Ok(None) };
         let (actions, more) = journal.actions(id)?;
-        Ok(Some(Run { record, actions, complete: !more }))
+        // Of a run that goes on the log may be behind, or ahead of what we have just looked up.
+        let complete = !more && actions.len() as u64 >= record.action_count;
+        Ok(Some(Run { record, actions, complete }))
     }
+}
+
+fn sort_and_cut(runs: &mut Vec<Record>, limit: usize) {
+    runs.sort_by_key(|record| std::cmp::Reverse(record.start_ms));
+    runs.truncate(limit);
 }
 
 /// How a run ended, by its last action.

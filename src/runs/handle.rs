@@ -169,6 +169,11 @@ impl Runs {
         }
     }
 
+    /// Whether such a list is looked for on the disk, too.
+    pub fn reads_journal(&self, filter: Filter) -> bool {
+        self.0.book.journal_of(filter).is_some()
+    }
+
     /// The runs asked for, the latest begun first.
     ///
     /// # Errors

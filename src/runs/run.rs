@@ -71,6 +71,11 @@ impl RunStatus {
         }
     }
 
+    /// Whether a run of ours can have ended so.
+    pub fn is_end(self) -> bool {
+        matches!(self, RunStatus::Completed | RunStatus::Failed | RunStatus::Aborted)
+    }
+
     /// The status of that word.
     pub fn named(word: &str) -> Option<RunStatus> {
         use RunStatus::{Aborted, Completed, Failed, Interrupted, Running};

@@ -1,6 +1,7 @@
 //! What is on the disk after runs, after an end in the middle, and after somebody changed it.
 
 use crate::binary::agent::{ended, error, get, invoke, post, run, texts, whole, with_agent, wrote};
+use crate::binary::exec::{self, ADMIN, sh, with};
 use crate::binary::{Server, eventually};
 use serde_json::{Value, json};
 use simple_artifact_server::runs::{Verified, verify};
@@ -382,5 +383,67 @@ fn what_happens_while_a_run_ends_is_in_its_log_and_its_answer_or_in_neither() {
         assert_eq!(lines(&dir.path().join(format!("logs/{id}.jsonl"))), *run["actions"].as_array().unwrap());
         let record = lines(&dir.path().join("runs.jsonl")).pop().unwrap();
         assert_eq!(record["actionCount"], run["actionCount"]);
+    }
+}
+
+#[test]
+fn a_log_that_lost_a_line_is_said_to_be_incomplete() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = keeping(dir.path(), &[]);
+    let before = whole(&server, "say-ok");
+    let id = before["executionId"].as_str().unwrap();
+    server.terminate();
+    let log = dir.path().join(format!("logs/{id}.jsonl"));
+    let text = fs::read_to_string(&log).unwrap();
+    let server = keeping(dir.path(), &[]);
+    assert_eq!(run(&server, id).get("actionsTruncated"), None);
+    fs::write(&log, text.lines().next().unwrap().to_owned() + "\n").unwrap();
+    let after = run(&server, id);
+    assert_eq!((&after["actionCount"], after["actions"].as_array().unwrap().len()), (&json!(3), 1));
+    assert_eq!(after["actionsTruncated"], true);
+}
+
+#[test]
+fn a_run_that_was_forgotten_is_listed_by_when_it_began() {
+    let (dir, gate) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = exec::server(&["--journal", dir.path().to_str().unwrap(), "--history-size", "1"]);
+    let open = gate.path().join("open");
+    let waits = format!("until [ -e {} ]; do sleep 0.01; done", open.display());
+    let first = exec::start(&server, &with(sh(&waits), json!({"detach": true}))).started().0;
+    let later: Vec<String> = (0..3)
+        .map(|_| {
+            let mut live = exec::start(&server, &sh("exit 0"));
+            let id = live.started().0;
+            live.rest();
+            id
+        })
+        .collect();
+    let listed = |query: &str| -> Vec<String> {
+        let json = server.get(&format!("/_frag/runs?kind=exec{query}"), ADMIN).json();
+        let runs = json["runs"].as_array().unwrap().iter();
+        runs.map(|run| run["executionId"].as_str().unwrap().to_owned()).collect()
+    };
+    fs::write(open, "").unwrap();
+    // The last to end is all that memory keeps, and the first that began.
+    eventually("all have ended", || {
+        let runs = server.get("/_frag/runs?kind=exec&limit=9", ADMIN).json()["runs"].clone();
+        runs.as_array().unwrap().iter().all(|run| run["digest"].is_string())
+    });
+    let all: Vec<String> = later.into_iter().rev().chain([first]).collect();
+    assert_eq!(listed("&limit=9"), all);
+    for limit in 1..4 {
+        assert_eq!(listed(&format!("&limit={limit}")), all[..limit]);
+    }
+}
+
+#[test]
+fn what_no_journal_holds_is_not_looked_for_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = keeping(dir.path(), &[]);
+    fs::remove_file(dir.path().join("runs.jsonl")).unwrap();
+    for (status, wanted) in
+        [("running", 200), ("interrupted", 200), ("completed", 500), ("failed", 500), ("aborted", 500)]
+    {
+        assert_eq!(get(&server, &format!("/runs?status={status}")).status, wanted, "{status}");
     }
 }

@@ -35,7 +35,11 @@ pub(super) fn list(api: &RunsApi, exchange: &Exchange<'_>) -> Result<Response, F
         }
         Some(_) => return Err(Failure::parameter("limit")),
     };
-    let runs = api.runs.list(Filter { status, kind }, limit.min(LIMIT));
+    let filter = Filter { status, kind };
+    if api.runs.reads_journal(filter) {
+        exchange.seat().leave_pool_to_wait();
+    }
+    let runs = api.runs.list(filter, limit.min(LIMIT));
     let runs: Vec<Record> = runs.map_err(|error| Failure::of_run(error, ""))?;
     Ok(Response::json(200, &ListJson { runs: runs.iter().map(RunJson::brief).collect() }))
 }

@@ -205,9 +205,14 @@ impl Journal {
         false
     }
 
-    /// Sealed runs from the newest on; see [`read::newest`].
-    pub(super) fn newest(&self, limit: usize, wanted: impl Fn(&Record) -> bool) -> io::Result<Vec<Record>> {
-        read::newest(&self.places, limit, wanted)
+    /// Those sealed runs that began last; see [`read::latest`].
+    pub(super) fn latest(
+        &self,
+        limit: usize,
+        since_ms: u64,
+        wanted: impl Fn(&Record) -> bool,
+    ) -> io::Result<Vec<Record>> {
+        read::latest(&self.places, limit, since_ms, wanted)
     }
 
     /// A sealed run by its id, which passes [`is_id`](super::is_id).

@@ -4,7 +4,7 @@ use super::files::{Backwards, Lines, Places};
 use super::lines::parse_record;
 use crate::events::Json;
 use crate::runs::run::Record;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 
@@ -13,23 +13,30 @@ const LINES: usize = 100_000;
 /// Bytes of a log that are given away at once.
 const LOG_BYTES: usize = 4 * 1024 * 1024;
 
-/// Sealed runs from the newest on, as far as `wanted` takes them, at most `limit`.
-pub(super) fn newest(
+/// Of the sealed runs that `wanted` takes the `limit` that began last, and perhaps some more; those that
+/// began before `since_ms` may be missing.
+pub(super) fn latest(
     places: &Places,
     limit: usize,
+    since_ms: u64,
     wanted: impl Fn(&Record) -> bool,
 ) -> io::Result<Vec<Record>> {
     let file = File::open(places.runs())?;
-    let (mut found, mut seen) = (Vec::new(), HashSet::new());
+    // First lines stand in the order of the beginnings, and so we come by a run's last line before.
+    let (mut found, mut ends) = (Vec::new(), HashMap::new());
     for line in Backwards::new(&file, file.metadata()?.len()).take(LINES) {
-        let Some(record) = parse_record(&line?.1).filter(|record| record.seal.is_some()) else { continue };
-        if seen.insert(record.id.clone()) && wanted(&record) {
-            found.push(record);
-            if found.len() >= limit {
-                break;
-            }
+        let Some(record) = parse_record(&line?.1) else { continue };
+        if record.seal.is_some() {
+            ends.entry(record.id.clone()).or_insert(record);
+            continue;
         }
+        if found.len() >= limit || record.start_ms < since_ms {
+            break;
+        }
+        found.extend(ends.remove(&record.id).filter(&wanted));
     }
+    // Their first lines are further back than we look.
+    found.extend(ends.into_values().filter(wanted));
     Ok(found)
 }
 
