@@ -5,6 +5,7 @@
 //! invoke ─▶ starting ─▶ running ──── exit ───▶ over (completed, failed)
 //!               └──────────┴─ abort ─▶ ending ─▶ over (aborted)
 //! ```
+use super::RunError;
 use super::asks::Asks;
 use super::book::Book;
 use super::execution::{Execution, Phase};
@@ -294,22 +295,25 @@ impl Agent {
     }
 
     /// Ends an invocation and waits until it is over. False if it had ended by itself before.
-    pub(super) fn abort(&self, execution: &Arc<Execution>) -> bool {
+    ///
+    /// # Errors
+    /// `Unfinished`.
+    pub(super) fn abort(&self, execution: &Arc<Execution>) -> Result<bool, RunError> {
         self.abort_within(execution, self.settings.grace)
     }
 
-    fn abort_within(&self, execution: &Arc<Execution>, grace: Duration) -> bool {
+    fn abort_within(&self, execution: &Arc<Execution>, grace: Duration) -> Result<bool, RunError> {
         let ended = self.signal(execution, grace);
         let until = Instant::now() + grace + SLACK;
         let mut current = lock(&self.current);
         while !execution.over.load(Ordering::Acquire) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                break;
+                return Err(RunError::Unfinished);
             }
             current = self.over.wait_timeout(current, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        ended
+        Ok(ended)
     }
 
     /// Ends what runs, and lets nothing begin any more.
@@ -321,7 +325,9 @@ impl Agent {
         };
         if let Some(execution) = execution {
             lock(&execution.ended_because).get_or_insert("the server ended");
-            self.abort_within(&execution, grace);
+            if self.abort_within(&execution, grace).is_err() {
+                log::warn!("agent: its run has not ended in time");
+            }
         }
     }
 }

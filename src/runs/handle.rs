@@ -130,10 +130,13 @@ impl Runs {
     }
 
     /// Ends the agent's run and waits for that; its id, if it was under way.
-    pub fn abort(&self) -> Option<String> {
-        let agent = self.0.agent.as_ref()?;
-        let execution = agent.current()?;
-        agent.abort(&execution).then(|| execution.id.clone())
+    ///
+    /// # Errors
+    /// `Unfinished`.
+    pub fn abort(&self) -> Result<Option<String>, RunError> {
+        let running = self.0.agent.as_ref().and_then(|agent| Some((agent, agent.current()?)));
+        let Some((agent, execution)) = running else { return Ok(None) };
+        Ok(agent.abort(&execution)?.then(|| execution.id.clone()))
     }
 
     /// Ends this run of the agent and waits for that.
@@ -142,7 +145,7 @@ impl Runs {
     /// [`RunError`].
     pub fn cancel(&self, id: &str) -> Result<(), RunError> {
         let (agent, execution) = self.execution(id)?;
-        if agent.abort(&execution) { Ok(()) } else { Err(self.over(id)) }
+        if agent.abort(&execution)? { Ok(()) } else { Err(self.over(id)) }
     }
 
     /// Tells the agent to go on after somebody intervened.

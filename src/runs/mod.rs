@@ -76,6 +76,8 @@ pub enum RunError {
     NotRunning(RunStatus),
     /// It runs, but is not the agent's.
     NotTheAgents(Kind),
+    /// It has been told to end, or its process has ended, and the run is not over in time.
+    Unfinished,
     /// The agent does not read what it is told.
     Deaf,
     /// The journal cannot be read.

@@ -6,8 +6,8 @@ use crate::binary::{Server, eventually};
 use serde_json::{Value, json};
 use simple_artifact_server::runs::{Verified, verify};
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -41,6 +41,15 @@ fn intact(journal: &Path) -> Verified {
 
 fn verify_command(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_simple-artifact-server")).args(arguments).output().unwrap()
+}
+
+/// Puts a pipe that nobody reads in the place of a file: a disk that hangs where that is written.
+fn hang(file: &Path) -> fs::File {
+    nix::unistd::mkfifo(file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let options = fs::OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).clone();
+    let mut pipe = options.open(file).unwrap();
+    while pipe.write(&[0; 4096]).is_ok() {}
+    pipe
 }
 
 /// A journal of a few runs, one with an approval, and the wrapped server's life.
@@ -446,4 +455,30 @@ fn what_no_journal_holds_is_not_looked_for_in_it() {
     {
         assert_eq!(get(&server, &format!("/runs?status={status}")).status, wanted, "{status}");
     }
+}
+
+#[test]
+fn a_run_whose_end_cannot_be_written_is_not_said_to_have_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = hang(&dir.path().join("state.jsonl"));
+    let mut server = keeping(dir.path(), &[]);
+    let id = invoke(&server, "say-hang");
+    wrote(&server, &id, "hanging");
+    let unfinished = (503, "The run is ending and has not ended in time".to_owned());
+    std::thread::scope(|scope| {
+        let asked = ["/abort".to_owned(), format!("/runs/{id}/cancel")].map(|path| {
+            let server = &server;
+            scope.spawn(move || error(&post(server, &path, "")))
+        });
+        for answer in asked {
+            assert_eq!(answer.join().unwrap(), unfinished);
+        }
+    });
+    assert_eq!(run(&server, &id)["status"], "running");
+    let mut piece = [0; 4096];
+    eventually("the disk takes it", || {
+        let _ = disk.read(&mut piece);
+        run(&server, &id)["status"] == "aborted"
+    });
+    assert_eq!(server.terminate(), Some(0));
 }

@@ -39,6 +39,7 @@ impl Failure {
             RunError::NotTheAgents(kind) => {
                 Failure::new(409, format!("Run is not the agent's: {}", kind.as_str()))
             }
+            RunError::Unfinished => Failure::new(503, "The run is ending and has not ended in time"),
             RunError::Deaf => Failure::new(503, "The agent does not read what it is told"),
             RunError::Journal => Failure::new(500, "The journal cannot be read"),
         }

@@ -75,7 +75,7 @@ fn answer(
         Route::State => state::state(runs, exchange)?,
         Route::Slice(name) => state::slice(runs, name)?,
         Route::Invoke => state::invoke(runs, exchange)?,
-        Route::Abort => state::abort(runs, exchange),
+        Route::Abort => state::abort(runs, exchange)?,
         Route::Dispatch => state::dispatch(api, exchange)?,
         Route::Runs => list::list(runs, exchange)?,
         Route::Run(id) => list::one(runs, id)?,

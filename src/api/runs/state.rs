@@ -50,10 +50,10 @@ struct AbortedJson {
 }
 
 /// `POST abort`: ends the agent's run, and answers when it has ended.
-pub(super) fn abort(api: &RunsApi, exchange: &Exchange<'_>) -> Response {
+pub(super) fn abort(api: &RunsApi, exchange: &Exchange<'_>) -> Result<Response, Failure> {
     exchange.seat().leave_pool_to_wait();
-    let execution_id = api.runs.abort();
-    Response::json(200, &AbortedJson { aborted: execution_id.is_some(), execution_id })
+    let execution_id = api.runs.abort().map_err(|error| Failure::of_run(error, ""))?;
+    Ok(Response::json(200, &AbortedJson { aborted: execution_id.is_some(), execution_id }))
 }
 
 #[derive(Serialize)]
