@@ -184,6 +184,7 @@ mod tests {
     use crate::artifacts::tests::{PLENTY, SHORT, TestClock};
     use crate::artifacts::{Artifacts, Payload};
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn open(path: &Path, caps: Caps) -> Artifacts {
         Artifacts::new(Box::new(Sqlite::open(path, caps).unwrap()), TestClock::new().ttl(), Box::new(|_| {}))
@@ -301,6 +302,30 @@ mod tests {
         });
         assert_eq!(artifacts.counts().rows, 2);
         assert!(told.is_empty(), "once");
+    }
+
+    #[test]
+    fn another_process_that_goes_on_writing_is_waited_for_once_a_batch() {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        let give_up = |_| {
+            ASKED.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let store = Sqlite::open(&path, PLENTY).unwrap();
+        store.batches.ask_when_busy(give_up);
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let at = TestClock::new().ttl().moment();
+        let works = ["a", "b", "c"].map(|id| Work::Insert { id: id.to_owned(), payload: "x".into(), at });
+        let works: Vec<&Work> = works.iter().collect();
+        let results = store.batches.write_together(&works);
+        let locked = |result: &Result<Done, StoreError>| matches!(result, Err(StoreError::Failed(text)) if text.contains("locked"));
+        assert!(results.len() == 3 && results.iter().all(locked), "{results:?}");
+        assert_eq!(ASKED.load(Ordering::Relaxed), 1, "times that it was waited for");
+        other.execute_batch("COMMIT").unwrap();
+        assert!(store.batches.write_together(&works).iter().all(Result::is_ok));
     }
 
     #[test]

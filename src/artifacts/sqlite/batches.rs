@@ -114,6 +114,18 @@ impl Batches {
         lock(&self.writer).as_ref().unwrap().forbid_writing();
     }
 
+    /// Writes all of this as one batch.
+    #[cfg(test)]
+    pub(super) fn write_together(&self, works: &[&Work]) -> Vec<Result<Done, StoreError>> {
+        lock(&self.writer).as_mut().unwrap().write(works)
+    }
+
+    /// Has this asked whether to wait for another process.
+    #[cfg(test)]
+    pub(super) fn ask_when_busy(&self, wait: fn(i32) -> bool) {
+        lock(&self.writer).as_mut().unwrap().ask_when_busy(wait);
+    }
+
     /// Has something written, with others' or alone. `long` is called, once, when that takes long.
     pub(super) fn write(&self, work: Work, long: Long<'_>) -> Result<Done, StoreError> {
         let state = Mutex::new(State::Waiting);
@@ -146,6 +158,7 @@ impl Batches {
 
     /// Writes for those at the front of the queue. Whoever is called stands there. One who has the turn
     /// goes on for the next ones, some times: until another thread is awake the disk would do nothing.
+    /// Where writing takes long that is nothing beside it.
     fn take_turn(&self) {
         let _turn = Turn(self);
         for _ in 0..TURNS {
@@ -157,6 +170,7 @@ impl Batches {
             if batch.is_empty() {
                 return;
             }
+            let began = Instant::now();
             let works: Vec<&Work> = batch.iter().map(|job| &job.work).collect();
             let mut answers = Answers { batch: &batch, results: Vec::new() };
             let mut writer = lock(&self.writer);
@@ -166,6 +180,9 @@ impl Batches {
                     *lock(&self.counts) = writer.counts();
                 }
                 None => answers.results = works.iter().map(|_| Err(closed())).collect(),
+            }
+            if began.elapsed() >= LONG {
+                return;
             }
         }
     }

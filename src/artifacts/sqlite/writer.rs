@@ -1,6 +1,6 @@
 //! The connection that writes: several pieces of work in one transaction, whole or not at all.
 use crate::artifacts::{Caps, Counts, Moment, Row, StoreError};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use std::sync::Arc;
 
 /// Something to write.
@@ -91,12 +91,20 @@ impl Writer {
         self.connection.pragma_update(None, "query_only", true).unwrap();
     }
 
+    /// Has this asked whether to wait for another process, each time one writes.
+    #[cfg(test)]
+    pub(super) fn ask_when_busy(&mut self, wait: fn(i32) -> bool) {
+        self.connection.busy_handler(Some(wait)).unwrap();
+    }
+
     /// Writes all of it in one transaction. If that fails, each piece is tried in one of its own, so
-    /// that only what cannot be written fails.
+    /// that only what cannot be written fails; unless another process writes, for which all have waited.
     pub(super) fn write(&mut self, works: &[&Work]) -> Vec<Result<Done, StoreError>> {
         match self.transaction(works) {
             Ok(results) => results,
-            Err(error) if works.len() == 1 => vec![Err(failed(&error))],
+            Err(error) if works.len() == 1 || is_busy(&error) => {
+                works.iter().map(|_| Err(failed(&error))).collect()
+            }
             Err(_) => works
                 .iter()
                 .map(|work| match self.transaction(&[work]) {
@@ -273,6 +281,11 @@ impl Writer {
 /// A count or a length, which is never below 0.
 fn number(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(|number| u64::try_from(number).unwrap_or(0))
+}
+
+/// Another process has kept the file to itself for as long as we wait.
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 fn failed(error: &rusqlite::Error) -> StoreError {
