@@ -194,6 +194,10 @@ fn secrets_are_in_no_line() {
         server.get(&format!("/_frag/{id}"), "");
         server.get(&format!("/_frag/api/artifacts/{id}"), AUTH);
         server.get(&format!("/_frag/x/../{id}"), "");
+        for odd in [format!("{id}."), format!("{id}.txt"), format!("{id})"), format!("api/artifacts/{id}/x")]
+        {
+            server.get(&format!("/_frag/{odd}"), "");
+        }
         let lines = lines_up_to(&server, &format!("/_frag/{}…", &id[..8]));
         assert!(
             lines.iter().any(|line| line.contains(&format!("/api/artifacts/{}…", &id[..8]))),

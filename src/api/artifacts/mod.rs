@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 /// Characters of an artifact's id in a log: enough to tell two apart, too few to guess the rest.
 const LOGGED_ID_CHARS: usize = 8;
+/// What begins the paths of others, whose ids and names are no secrets, however they look.
+const OTHERS: [&str; 7] = ["/api/v1/", "/approvals/", "/exec/", "/files/", "/runs/", "/upload/", "/v1/"];
 
 /// What the artifact routes work on.
 #[derive(Debug)]
@@ -160,12 +162,20 @@ pub(super) fn is_many(target: &[u8]) -> bool {
         || target.get(1..37).is_some_and(|id| route::is_uuid_v4(&String::from_utf8_lossy(id)))
 }
 
-/// A path without what makes the link to an artifact a secret: cut within its id.
+/// A path without what makes the link to an artifact a secret: cut within its id. A link that something
+/// got behind (a full stop, a bracket) leads nowhere, and gives the id away all the same.
 pub(super) fn loggable(path: &[u8]) -> &[u8] {
     let resolved = route::resolve(path);
-    let (Route::View(id) | Route::Read(id)) = route::route(Method::Get, &resolved) else { return path };
-    let at = path.windows(id.len().max(1)).position(|part| part == id.as_bytes());
-    &path[..at.map_or(0, |at| at + id.len().min(LOGGED_ID_CHARS))]
+    if let Route::View(id) | Route::Read(id) = route::route(Method::Get, &resolved) {
+        let at = path.windows(id.len().max(1)).position(|part| part == id.as_bytes());
+        return &path[..at.map_or(0, |at| at + id.len().min(LOGGED_ID_CHARS))];
+    }
+    if OTHERS.iter().any(|start| resolved.starts_with(start)) {
+        return path;
+    }
+    let is_id = |part: &[u8]| std::str::from_utf8(part).is_ok_and(route::is_uuid_v4);
+    let at = path.windows(route::UUID_CHARS).position(is_id);
+    &path[..at.map_or(path.len(), |at| at + LOGGED_ID_CHARS)]
 }
 
 /// The store makes a request wait: others may have its thread's place.
@@ -186,6 +196,36 @@ mod tests {
             let path = path.replace("ID", id);
             let shown = String::from_utf8_lossy(loggable(path.as_bytes())).into_owned();
             assert!(shown.ends_with("0b4f2c1e") && path.starts_with(&shown), "{path} {shown}");
+        }
+        for path in [
+            "/ID.",
+            "/ID.txt",
+            "/ID)",
+            "/(ID",
+            "//ID",
+            "/x/ID",
+            "/ID/x",
+            "/ID#ID",
+            "/%3CID",
+            "/api/artifacts/ID/x",
+            "/api/artifact/ID",
+            "/runs/../ID.",
+        ] {
+            let path = path.replace("ID", id);
+            let shown = String::from_utf8_lossy(loggable(path.as_bytes())).into_owned();
+            assert!(shown.ends_with("0b4f2c1e") && path.starts_with(&shown), "{path} {shown}");
+        }
+        for path in [
+            "/runs/ID/cancel",
+            "/v1/workers/ID",
+            "/approvals/ID",
+            "/api/v1/ID",
+            "/exec/ID",
+            "/files/ID",
+            "/upload/x/ID",
+        ] {
+            let path = path.replace("ID", id);
+            assert_eq!(loggable(path.as_bytes()), path.as_bytes());
         }
         for path in ["/status", "/runs/0b4f2c1e-9c7a-4d6b-8f21-3a5d7e9b1c0f", "/api/artifacts", "/", ""] {
             assert_eq!(loggable(path.as_bytes()), path.as_bytes());

@@ -70,9 +70,12 @@ pub(super) fn route(method: Method, path: &str) -> Route<'_> {
     }
 }
 
+/// Characters of a UUID.
+pub(super) const UUID_CHARS: usize = 36;
+
 /// `8-4-4-4-12` hexadecimal digits, version 4, the standard variant.
 pub(super) fn is_uuid_v4(text: &str) -> bool {
-    text.len() == 36
+    text.len() == UUID_CHARS
         && text.bytes().enumerate().all(|(i, b)| match i {
             8 | 13 | 18 | 23 => b == b'-',
             14 => b == b'4',
