@@ -379,6 +379,44 @@ fn what_a_body_must_be() {
 }
 
 #[test]
+fn a_body_that_finds_no_room_is_told_to_come_again() {
+    let server = start(&["--exec", "any"]);
+    // Runs keep their bodies: these take almost all the memory there is for bodies.
+    let filled = |start: &str, bytes: usize| format!("{start}{}\"}}", "x".repeat(bytes - start.len() - 2));
+    let runs: Vec<Client> = (0..16)
+        .map(|_| {
+            let body = filled(r#"{"args":["sleep","1000"],"x":""#, 2 * 1024 * 1024 - 1000);
+            let mut client = Client::new(server.address);
+            client.request("POST", "/_frag/exec", &format!("{JSON}Content-Length: {}\r\n", body.len()));
+            client.send(body);
+            client.take_through("started");
+            client
+        })
+        .collect();
+    for (path, start) in [("/workers", "{\"intent\":\""), ("/workers/worker-00000001/stop", "{\"reason\":\"")]
+    {
+        let answer = server.v1("POST", path, JSON, &filled(start, 1024 * 1024));
+        assert_eq!((answer.status, answer.code().as_str()), (503, "overloaded"), "{path}");
+        assert!(answer.field("retry-after").is_some(), "{}", answer.head);
+    }
+    drop(runs);
+}
+
+#[test]
+fn a_body_that_comes_too_slowly_is_told_so() {
+    let server = start(&[]);
+    let clients = ["/workers", "/workers/worker-00000001/stop"].map(|path| {
+        let mut client = Client::new(server.address);
+        client.request("POST", &format!("/_frag/v1{path}"), &format!("{JSON}Content-Length: 10\r\n"));
+        client
+    });
+    for mut client in clients {
+        let answer = client.response("POST");
+        assert_eq!((answer.status, answer.code().as_str()), (408, "body_too_slow"));
+    }
+}
+
+#[test]
 fn ten_thousand_workers_are_not_made() {
     let server = start(&[]);
     let mut client = Client::new(server.address);

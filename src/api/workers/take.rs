@@ -1,7 +1,7 @@
 //! What a request brings along: its JSON body, its query. Texts of refusals are those clients know.
 use super::refuse::{Bad, Refused, UNBUFFERED};
 use crate::api::query::Query;
-use crate::http::{BodyError, Exchange};
+use crate::http::{BodyError, Exchange, HttpError};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
@@ -26,10 +26,16 @@ pub(super) fn json<T: DeserializeOwned>(exchange: &mut Exchange<'_>) -> Result<T
         Err(BodyError::TooLarge) => {
             return Err(Bad::Json(format!("{UNBUFFERED}: length limit exceeded")).into());
         }
+        Err(error) if !is_bad(&error) => return Err(HttpError::from(error).into()),
         Err(error) => return Err(Bad::Json(format!("{UNBUFFERED}: {error}")).into()),
         Ok(bytes) => bytes,
     };
     parse(&bytes).map_err(|why| Bad::Json(why).into())
+}
+
+/// Whether it is the body that is bad. Else it may be sent again as it is, and is refused as everywhere.
+fn is_bad(error: &BodyError) -> bool {
+    !matches!(error, BodyError::NoRoom | BodyError::TooSlow)
 }
 
 /// `application/json`, or anything that ends in `+json`, whatever its parameters.
@@ -57,6 +63,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 pub(super) fn lifecycle(exchange: &mut Exchange<'_>) -> Result<LifecycleRequest, Refused> {
     let bytes = match exchange.whole_body(BODY_BYTES) {
         Err(BodyError::TooLarge) => return Err(Bad::LifecycleTooLarge.into()),
+        Err(error) if !is_bad(&error) => return Err(HttpError::from(error).into()),
         Err(error) => return Err(Bad::Lifecycle(error.to_string()).into()),
         Ok(bytes) => bytes,
     };
