@@ -61,8 +61,8 @@ impl Runtime {
         let status = WorkerStatus::Running;
         let worker = Arc::new(Worker::new(worker_ref, request, status, execution, event_id, feed));
         commit.create(&worker.worker_ref, &worker.request)?;
-        // Nobody does anything to it before its process runs.
-        let operation = lock(&worker.operation);
+        // Nobody does anything to it before its process runs and it was told of: its end may be quick.
+        let _operation = lock(&worker.operation);
         lock(&self.workers).insert(worker.worker_ref.worker_id.clone(), Arc::clone(&worker));
         self.count_diagnostics(&commit);
         drop(commit);
@@ -70,7 +70,6 @@ impl Runtime {
         if let Some(program) = program {
             self.start_process(&worker, program);
         }
-        drop(operation);
         self.tell(ChangeKind::Created, &worker);
         Ok(worker.view())
     }

@@ -2,9 +2,10 @@
 #![cfg(all(feature = "workers", feature = "runs"))]
 
 use crate::binary::client::Client;
-use crate::binary::workers::{ASSISTANT, AUTH, UNCONNECTED, Workers, start};
+use crate::binary::workers::{ASSISTANT, AUTH, UNCONNECTED, Workers, start, start_running};
 use crate::binary::{Server, eventually};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 fn slice(server: &Server) -> Value {
     server.get("/_frag/state/workers", AUTH).json()
@@ -49,6 +50,34 @@ fn what_happens_to_workers_is_told_in_order() {
     eventually("the state", || {
         slice(&server) == json!({"active": 0, "stopped": 1, "cancelled": 1, "workers": []})
     });
+}
+
+#[test]
+fn that_one_was_made_is_told_before_its_end() {
+    let server = start_running("true", &[]);
+    let mut listener = Client::new(server.address);
+    listener.request("GET", "/_frag/stream/actions", AUTH);
+    listener.take_through("\r\n\r\n");
+    const WORKERS: usize = 200;
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..WORKERS / 4).for_each(|_| drop(server.create(ASSISTANT))));
+        }
+    });
+    let (mut made, mut ended) = (BTreeSet::new(), 0);
+    while ended < WORKERS {
+        listener.take_through("\ndata: ");
+        let event: Value = serde_json::from_str(&listener.take_through("\n")).unwrap();
+        let id = event["action"]["payload"]["worker"]["worker_id"].to_string();
+        match event["action"]["type"].as_str() {
+            Some("WORKER_CREATED") => assert!(made.insert(id)),
+            Some("WORKER_STOPPED") => {
+                assert!(made.contains(&id), "{id} ends before it was made");
+                ended += 1;
+            }
+            _ => {}
+        }
+    }
 }
 
 #[test]
