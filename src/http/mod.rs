@@ -71,7 +71,7 @@ pub use response_head::{Length, ResponseHead, body_length, read_response_head};
 pub use scan::{Scan, leading_empty_lines, scan};
 pub use seat::Seat;
 pub use server::{Resume, Server};
-#[cfg(feature = "runs")]
+#[cfg(any(feature = "runs", feature = "workers"))]
 pub use socket::bound_send_buffer;
 pub use socket::{
     IO_TICK, Peek, Readiness, begin_connect, close_with_reset, finish_connect, peek, peer_gone, wait,

@@ -24,6 +24,10 @@ const LINGER: Duration = Duration::from_millis(20);
 /// Connections the kernel queues for us; with the usual 128 a burst of 500 takes seconds.
 const BACKLOG: i32 = 4096;
 
+/// Bytes the kernel keeps for a client of a stream that does not read, times two.
+#[cfg(any(feature = "runs", feature = "workers"))]
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
 /// Opens a listening socket. What is set here, accepted connections inherit.
 pub(super) fn open_listener(address: SocketAddr) -> io::Result<TcpListener> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -151,10 +155,10 @@ pub fn close_with_reset(stream: &TcpStream) {
 }
 
 /// Bounds what the kernel keeps for a client that does not read; else that grows to megabytes.
-#[cfg(feature = "runs")]
-pub fn bound_send_buffer(stream: &TcpStream, bytes: usize) {
+#[cfg(any(feature = "runs", feature = "workers"))]
+pub fn bound_send_buffer(stream: &TcpStream) {
     // Fails on a broken socket only, which the next write will tell of.
-    let _ = setsockopt(stream, sockopt::SndBuf, &bytes);
+    let _ = setsockopt(stream, sockopt::SndBuf, &SEND_BUFFER_BYTES);
 }
 
 /// Reads what is there; `None` when nothing is yet.

@@ -288,7 +288,10 @@ fn an_observer_that_takes_nothing_delays_nobody_and_is_dropped() {
     server.ask("POST", &format!("/workers/{id}/stop"), "");
     assert_eq!(quick.json()["envelope"]["payload"]["event"], "shutdown");
     let end = stalled.client.end();
-    assert!(stalled.client.buffer.len() < 30_000_000 && matches!(end, End::Reset | End::Closed));
+    // Of what is sent ahead, the kernel and we keep little for it: else who is merely slow would answer
+    // no ping in time.
+    let sent = stalled.client.buffer.len();
+    assert!(sent < 1_000_000 && matches!(end, End::Reset | End::Closed), "{sent} {end:?}");
 }
 
 /// Threads that observe.

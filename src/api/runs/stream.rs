@@ -10,9 +10,6 @@ use std::time::{Duration, Instant};
 /// How often a stream looks whether its client is still there.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Bytes the kernel keeps for a client that does not read, times two.
-const SEND_BUFFER_BYTES: usize = 64 * 1024;
-
 /// What a stream of the state begins with, made once for all who begin with the same: of a crowd that does
 /// not read it, each would keep some hundred kilobytes.
 #[derive(Debug, Default)]
@@ -52,7 +49,7 @@ pub(super) fn serve(api: &RunsApi, exchange: &mut Exchange<'_>, stream: Stream) 
     let after = last_event_id(exchange);
     exchange.seat().leave_pool()?;
     let client = Arc::clone(exchange.client());
-    bound_send_buffer(&client, SEND_BUFFER_BYTES);
+    bound_send_buffer(&client);
     let mut head = exchange.begin(200);
     head.field(b"content-type", b"text/event-stream");
     head.field(b"cache-control", b"no-cache");

@@ -6,7 +6,9 @@ use super::refuse::Refused;
 use super::take;
 use crate::api::Answer;
 use crate::api::query::Query;
-use crate::http::{Bell, CloseReason, Exchange, HttpError, Received, Served, WebSocket, handshake_key};
+use crate::http::{
+    Bell, CloseReason, Exchange, HttpError, Received, Served, WebSocket, bound_send_buffer, handshake_key,
+};
 use crate::workers::{Closing, Cursor, CursorFault, Event, Feed, Observing, Runtime, Taken};
 use std::sync::Arc;
 use std::time::Instant;
@@ -40,6 +42,8 @@ pub(super) fn serve(
         log::warn!("no bell for an observer: {error}");
         HttpError::overloaded("out of descriptors for an observer")
     })?;
+    // What the kernel keeps for it stands before a ping, too: it has half a minute to read both.
+    bound_send_buffer(exchange.client());
     let began = begin(&feed, cursor, worker_id, &bell);
     if let Ok(socket) = WebSocket::accept(exchange, &key) {
         let batch = runtime.limits().max_event_batch_items;
