@@ -344,6 +344,9 @@ fn announce(config: &Config, addresses: &[(SocketAddr, Role)]) {
     if config.open_control {
         log::warn!("--open-control: whoever reaches this machine's loopback, the workload too, controls us");
     }
+    if config.trust_identity_header && config.token.is_some() {
+        log::warn!("--trust-identity-header changes nothing: there is a token, which everybody is asked for");
+    }
 }
 
 fn wait_and_stop(config: &Config, signals: &Signals, running: &Running) -> ExitCode {

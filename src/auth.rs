@@ -32,7 +32,7 @@ pub enum Access {
     Link,
     /// A writer, with the token if one is set.
     Writer,
-    /// An admin by a credential: the token, or a trusted claim.
+    /// An admin by a credential: the token or, where none is set, a trusted claim.
     Admin,
 }
 
@@ -43,7 +43,7 @@ pub struct AuthPolicy {
     pub token: Option<Token>,
     /// Refuse callers without an identity header.
     pub require_user: bool,
-    /// Let the identity header's `role` elevate.
+    /// Let the identity header's `role` elevate. It does not stand in for the token where one is set.
     pub trust_identity_header: bool,
     /// Control needs no credential: a loopback listener its operator opened on purpose.
     pub open_control: bool,

@@ -45,7 +45,7 @@ pub struct Flags {
     /// refuse control without an x-verified-user-data header
     #[argh(switch)]
     pub require_user: bool,
-    /// let the x-verified-user-data header make admins
+    /// without a token, let the x-verified-user-data header make admins
     #[argh(switch)]
     pub trust_identity_header: bool,
     /// ask for no credential on a loopback --control listener

@@ -358,12 +358,22 @@ fn only_one_exact_bearer_token_counts() {
 fn an_identity_does_not_stand_in_for_the_token() {
     let admin = "X-Verified-User-Data: {\"role\":\"admin\",\"readOnly\":false}\r\n";
     assert_eq!(status_with(&with_token(&[]), admin), 401);
-    // Where the header is trusted too: what it elevates to comes on top of the token for writers.
     let restricted = "X-Verified-User-Data: {\"role\":\"admin\",\"readOnly\":true}\r\n";
     let trusting = with_token(&["--trust-identity-header"]);
     assert_eq!(trusting.get("/_frag/files", restricted).code(), "read_only");
     let both = format!("{restricted}Authorization: Bearer {TOKEN}\r\n");
     assert_eq!(trusting.get("/_frag/files", &both).code(), "read_only");
+    // The token is asked for all the same: the start says that trust changes nothing.
+    assert_eq!(trusting.get("/_frag/files", admin).code(), "token_required");
+    assert_eq!(status_with(&trusting, &format!("Authorization: Bearer {TOKEN}\r\n")), 200);
+    eventually("a warning", || trusting.log.lock().unwrap().contains("--trust-identity-header"));
+    let open = Server::start(
+        IDLE,
+        unused_port(),
+        &["--trust-identity-header", "--open-control", "--control=[::1]:0"],
+    );
+    eventually("a warning", || open.log.lock().unwrap().contains("--open-control"));
+    assert!(!open.log.lock().unwrap().contains("--trust-identity-header"));
 }
 
 #[test]
