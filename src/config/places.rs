@@ -68,15 +68,17 @@ pub(super) fn destination(text: &str) -> std::io::Result<PathBuf> {
     Err(ErrorKind::NotFound.into())
 }
 
-/// The token: FRAG_TOKEN, else the file named, else `token` in the state directory if it is there.
-/// One that is set but cannot be used is an error: nobody who sets one wants to run without.
+/// The token: in the file that the flag names, else FRAG_TOKEN, else in the file that the variable names,
+/// else in `token` in the state directory if it is there. One that is set but cannot be used is an error: nobody who sets one wants to run without.
 pub(super) fn token(
     from: &Source<'_>,
     file: Option<String>,
     state_dir: Option<&Path>,
     root: &Path,
 ) -> Result<Option<Vec<u8>>, ConfigError> {
-    if let Some(token) = (from.environment)("FRAG_TOKEN") {
+    if file.is_none()
+        && let Some(token) = (from.environment)("FRAG_TOKEN")
+    {
         let problem = |text| ConfigError::new("token-file", format!("the token in FRAG_TOKEN {text}"));
         return usable(&token.into_vec()).map(Some).map_err(problem);
     }
@@ -187,6 +189,32 @@ mod tests {
             Some(&b"env"[..])
         );
     }
+
+    #[test]
+    fn a_flag_goes_before_the_variables_and_the_token_itself_before_its_file() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        let file = |name: &str| outside.path().join(name).to_str().unwrap().to_owned();
+        for name in ["flag", "variable", "token"] {
+            std::fs::write(file(name), name).unwrap();
+        }
+        let variable = file("variable");
+        let both = [("FRAG_TOKEN", "itself"), ("FRAG_TOKEN_FILE", variable.as_str())];
+        let token = |flag: Option<String>, environment: &[(&str, &str)]| {
+            let flags = Flags {
+                root: root.path().to_str().map(str::to_owned),
+                state_dir: outside.path().to_str().map(str::to_owned),
+                token_file: flag,
+                ..with_command()
+            };
+            String::from_utf8(resolve(flags, environment).unwrap().token.unwrap()).unwrap()
+        };
+        assert_eq!(token(Some(file("flag")), &both), "flag");
+        assert_eq!(token(None, &both), "itself");
+        assert_eq!(token(None, &both[1..]), "variable");
+        assert_eq!(token(None, &[]), "token");
+    }
+
     #[test]
     fn a_token_that_cannot_be_used_is_refused() {
         let outside = tempfile::tempdir().unwrap();
