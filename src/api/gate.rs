@@ -66,6 +66,12 @@ impl Gate {
         self.policy.auth.token.is_some()
     }
 
+    /// Whether routes ask for a credential: a token, or an identity.
+    #[cfg(feature = "runs")]
+    pub(super) fn asks_who_calls(&self) -> bool {
+        self.policy.auth.token.is_some() || self.policy.auth.require_user
+    }
+
     /// On a loopback control listener only names of this machine are served: a page of another site
     /// that makes its own name point here (DNS rebinding) is not.
     pub(super) fn check_listener(&self, exchange: &Exchange<'_>) -> Result<(), HttpError> {

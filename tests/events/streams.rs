@@ -365,6 +365,21 @@ fn the_manifest_says_what_is_where() {
 }
 
 #[test]
+fn a_manifest_that_asks_for_a_credential_is_for_no_shared_cache() {
+    let cached = |flags: &[&str], token: Option<&str>, fields: &str| {
+        let server = Server::start_with(IDLE, unused_port(), flags, |binary| {
+            binary.envs(token.map(|token| ("FRAG_TOKEN", token)));
+        });
+        let answer = server.get("/_frag/.well-known/manifest.json", fields);
+        assert_eq!(answer.status, 200, "{}", answer.body_text());
+        answer.field("cache-control").unwrap()
+    };
+    assert_eq!(cached(&[], Some("t"), "Authorization: Bearer t\r\n"), "private, max-age=300");
+    assert_eq!(cached(&["--require-user"], None, "X-Verified-User-Data: {}\r\n"), "private, max-age=300");
+    assert_eq!(cached(&[], None, ""), "public, max-age=300");
+}
+
+#[test]
 fn one_who_does_not_read_delays_nobody_and_is_dropped() {
     // Large events, so that what the kernel buffers is soon full.
     let server = server(&["--min-rate", "1048576"]);

@@ -1,5 +1,6 @@
 //! What this server is and offers, for programs: the manifest, and the actions there are.
 use super::RunsApi;
+use crate::api::gate::Gate;
 use crate::events::Slice;
 use crate::http::{Exchange, Response};
 use crate::runs::Contract;
@@ -83,8 +84,9 @@ struct CapabilitiesJson<'m> {
     features: Vec<&'static str>,
 }
 
-/// `GET .well-known/manifest.json`. Its paths begin as the one it was asked through.
-pub(super) fn manifest(api: &RunsApi, exchange: &Exchange<'_>) -> Response {
+/// `GET .well-known/manifest.json`. Its paths begin as the one it was asked through. Where it is not for
+/// everybody, no cache keeps it for others.
+pub(super) fn manifest(api: &RunsApi, gate: &Gate, exchange: &Exchange<'_>) -> Response {
     let base = if exchange.head().path().starts_with(b"/_frag/") { "/_frag" } else { "" };
     let at = |path: &str| format!("{base}{path}");
     let state = api.bus.state();
@@ -121,7 +123,8 @@ pub(super) fn manifest(api: &RunsApi, exchange: &Exchange<'_>) -> Response {
             features: features.into_iter().filter_map(|(name, on)| on.then_some(name)).collect(),
         },
     };
-    Response::json(200, &manifest).with("cache-control", "public, max-age=300")
+    let cached = if gate.asks_who_calls() { "private, max-age=300" } else { "public, max-age=300" };
+    Response::json(200, &manifest).with("cache-control", cached)
 }
 
 /// A JSON Schema that the value fits.

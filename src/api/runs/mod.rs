@@ -88,7 +88,7 @@ fn answer(
         Route::ApprovalHistory => approvals::history(runs),
         Route::Approval(id) => approvals::one(runs, id)?,
         Route::Decide(id) => approvals::decide(runs, exchange, id)?,
-        Route::Manifest => discovery::manifest(runs, exchange),
+        Route::Manifest => discovery::manifest(runs, &api.gate, exchange),
         Route::Contracts => discovery::contracts(runs),
     }))
 }
