@@ -28,7 +28,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use value::{
-    number, parse_port, parse_signal, parse_size, parse_time, parse_user, positive_time, ready_path,
+    is_origin, number, parse_port, parse_signal, parse_size, parse_time, parse_user, positive_time,
+    ready_path, takes_loopback,
 };
 #[cfg(feature = "workers")]
 pub use workers::WorkersConfig;
@@ -43,6 +44,8 @@ const LOG_LINES: usize = 1000;
 const MAX_UPLOAD_BYTES: u64 = 2 << 30;
 #[cfg(feature = "archive")]
 const MAX_ARCHIVE_MEMBERS: usize = 10_000;
+/// What some settings of the control listener need.
+const NEEDS_LOOPBACK: &str = "needs a --control listener on a loopback address";
 
 /// Everything that was decided before the start.
 #[derive(Clone, Debug)]
@@ -249,8 +252,12 @@ impl Config {
         let control = from.parsed("control", flags.control, None, |text| {
             let address: SocketAddr =
                 text.parse().map_err(|_| "is not an address like 127.0.0.1:8081".to_owned())?;
+            if takes_loopback(address, subprocess_port) {
+                return Err("is where the wrapped server listens".to_owned());
+            }
             Ok(Some(address))
         })?;
+        let has_loopback = control.is_some_and(|address| address.ip().is_loopback());
         let root = existing_directory("root", from.text("root", flags.root)?.as_deref().unwrap_or("."))?;
         let state_dir = from.text("state-dir", flags.state_dir)?;
         let state_dir = state_dir.map(|dir| outside_directory("state-dir", &dir, &root)).transpose()?;
@@ -268,8 +275,17 @@ impl Config {
         #[cfg(feature = "runs")]
         let runs_programs = runs_programs.or(runs.agent.as_ref().map(|_| "agent"));
         let open_control = from.switch("open-control", flags.open_control)?;
-        if open_control && !control.is_some_and(|address| address.ip().is_loopback()) {
-            return Err(ConfigError::new("open-control", "needs a --control listener on a loopback address"));
+        if open_control && !has_loopback {
+            return Err(ConfigError::new("open-control", NEEDS_LOOPBACK));
+        }
+        let allow_hosts = from.list("allow-host", flags.allow_host)?;
+        if !allow_hosts.is_empty() && !has_loopback {
+            return Err(ConfigError::new("allow-host", NEEDS_LOOPBACK));
+        }
+        let allow_origins = from.list("allow-origin", flags.allow_origin)?;
+        if let Some(odd) = allow_origins.iter().find(|text| *text != "null" && !is_origin(text)) {
+            let why = "is no origin as browsers send it, like https://example.org";
+            return Err(senseless("allow-origin", odd, why));
         }
         let needs_token = runs_programs.filter(|_| !open_control);
         let token = ensure_token(token, needs_token, state_dir.as_deref())?;
@@ -317,8 +333,8 @@ impl Config {
             require_user: from.switch("require-user", flags.require_user)?,
             trust_identity_header: from.switch("trust-identity-header", flags.trust_identity_header)?,
             open_control,
-            allow_hosts: from.list("allow-host", flags.allow_host)?,
-            allow_origins: from.list("allow-origin", flags.allow_origin)?,
+            allow_hosts,
+            allow_origins,
             hold_timeout: from.parsed("hold-timeout", flags.hold_timeout, HOLD_TIMEOUT, parse_time)?,
             drain: from.parsed("drain", flags.drain, DRAIN, parse_time)?,
             stop_grace: from.parsed("stop-grace", flags.stop_grace, STOP_GRACE, parse_time)?,
@@ -415,6 +431,15 @@ mod tests {
             ("FRAG_ROOT", "/nonexistent"),
             ("FRAG_ROOT", "/dev/null"),
             ("FRAG_CONTROL", "8081"),
+            ("FRAG_CONTROL", "127.0.0.1:9090"),
+            ("FRAG_CONTROL", "[::1]:9090"),
+            ("FRAG_CONTROL", "0.0.0.0:9090"),
+            ("FRAG_CONTROL", "[::ffff:127.0.0.1]:9090"),
+            ("FRAG_ALLOW_HOST", "box.example"),
+            ("FRAG_ALLOW_ORIGIN", "https://App.example"),
+            ("FRAG_ALLOW_ORIGIN", "https://a.example,https://app.example/"),
+            ("FRAG_ALLOW_ORIGIN", "app.example"),
+            ("FRAG_ALLOW_ORIGIN", "*"),
             ("FRAG_TOKEN_FILE", "/nonexistent"),
             ("FRAG_REQUIRE_USER", "maybe"),
             ("FRAG_HOLD_TIMEOUT", "-1"),
@@ -454,5 +479,18 @@ mod tests {
             assert!(error.contains(&format!("--{flag} ({variable})")), "{variable}={value}: {error}");
         }
         assert!(resolve(Flags::default(), &[]).unwrap_err().contains("--command (FRAG_COMMAND)"));
+    }
+
+    #[test]
+    fn what_can_have_an_effect_is_taken() {
+        let taken = |environment: &[(&str, &str)]| resolve(with_command(), environment).unwrap();
+        let origins = "null,https://a.example,http://localhost:3000,http://[::1]:80,moz-extension://a-1";
+        assert_eq!(taken(&[("FRAG_ALLOW_ORIGIN", origins)]).allow_origins.len(), 5);
+        // The wrapped server listens on loopback alone.
+        assert!(taken(&[("FRAG_CONTROL", "192.0.2.1:9090")]).control.is_some());
+        for control in ["127.0.0.1:0", "[::1]:8081"] {
+            let hosts = taken(&[("FRAG_CONTROL", control), ("FRAG_ALLOW_HOST", "a, b:81")]).allow_hosts;
+            assert_eq!(hosts, ["a", "b:81"]);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What was decided about artifacts: where they are kept, how long, how many, and what shows them.
 use super::places::{destination, existing_directory, outside_root};
-use super::value::{number, parse_size, positive_time};
+use super::value::{is_origin, number, parse_size, positive_time};
 use super::{ConfigError, Source};
 use crate::cli::Flags;
 use std::path::{Path, PathBuf};
@@ -120,14 +120,10 @@ fn size(text: &str) -> Result<u64, String> {
     parse_size(text).and_then(|bytes| if bytes == 0 { Err("must be above 0".to_owned()) } else { Ok(bytes) })
 }
 
-/// `*`, or an origin as browsers send it: scheme and host, perhaps a port, in lower case.
+/// `*`, or an origin of the web.
 fn origin(text: &str) -> Result<String, String> {
-    let host = ["https://", "http://"].into_iter().find_map(|scheme| text.strip_prefix(scheme));
-    let is_host = |host: &str| {
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._:[]".contains(&b);
-        !host.is_empty() && host.bytes().all(plain)
-    };
-    if text == "*" || host.is_some_and(is_host) {
+    let is_web = ["https://", "http://"].iter().any(|scheme| text.starts_with(scheme));
+    if text == "*" || is_web && is_origin(text) {
         Ok(text.to_owned())
     } else {
         Err("is neither * nor an origin like https://example.org".to_owned())

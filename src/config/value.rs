@@ -2,6 +2,7 @@
 use crate::base::time::parse_seconds;
 use nix::sys::signal::Signal;
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -10,6 +11,24 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 pub(super) fn parse_port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| "is not a port (0 to 65535)".to_owned())
+}
+
+/// Whether a text is an origin as browsers send it: scheme and host, perhaps a port, in lower case.
+pub(super) fn is_origin(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    text.split_once("://").is_some_and(|(scheme, host)| {
+        !scheme.is_empty()
+            && scheme.bytes().all(|b| plain(b) || b"+-.".contains(&b))
+            && !host.is_empty()
+            && host.bytes().all(|b| plain(b) || b"-._:[]".contains(&b))
+    })
+}
+
+/// Whether an address takes this port where the wrapped server listens, on 127.0.0.1 or [::1].
+pub(super) fn takes_loopback(address: SocketAddr, port: u16) -> bool {
+    let ip = address.ip().to_canonical();
+    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    address.port() == port && (ip.is_unspecified() || loopback.contains(&ip))
 }
 
 pub(super) fn number<T: FromStr + PartialOrd + fmt::Display>(text: &str, least: T) -> Result<T, String> {
