@@ -1,7 +1,7 @@
 //! Reads a child's stdout and stderr on one thread, passes the bytes through, and cuts them into
 //! lines of bounded length. Knows nothing of what the lines are for.
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::AsFd;
+use std::io::{self, PipeReader, PipeWriter, Read};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{ChildStderr, ChildStdout};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// How long, after its process's end, a pipe is waited for that somebody else still holds open.
 pub(super) const DRAIN: Duration = Duration::from_millis(500);
+/// How long, after its process's end, who reads our own output may take nothing of what it wrote.
+const STALL: Duration = Duration::from_secs(5);
 /// Bytes read then at most: more than the two pipes can hold, but not all that somebody else may write.
 const DRAIN_BYTES: usize = 2 << 20;
 const READ_BYTES: usize = 16 * 1024;
@@ -87,8 +89,13 @@ impl<R: Read + AsFd> Pipe<R> {
         Pipe { stream, reader: Some(reader), pass_through, lines: Lines::new(line_bytes) }
     }
 
-    /// Reads once what `poll` promised; how many bytes that was.
-    fn read(&mut self, buffer: &mut [u8], on_line: &mut impl FnMut(Stream, &str)) -> usize {
+    /// Reads once what `poll` promised; how many bytes that was. `ended` until the child has.
+    fn read(
+        &mut self,
+        buffer: &mut [u8],
+        ended: Option<&PipeReader>,
+        on_line: &mut impl FnMut(Stream, &str),
+    ) -> usize {
         let Some(reader) = &mut self.reader else { return 0 };
         let bytes = match reader.read(buffer) {
             Ok(count) if count > 0 => &buffer[..count],
@@ -101,8 +108,8 @@ impl<R: Read + AsFd> Pipe<R> {
         if self.pass_through {
             // Our own stdout may be closed; the server goes on.
             self.pass_through = match self.stream {
-                Stream::Stdout => write(&mut io::stdout().lock(), bytes),
-                Stream::Stderr => write(&mut io::stderr().lock(), bytes),
+                Stream::Stdout => pass_on(io::stdout().as_fd(), bytes, ended),
+                Stream::Stderr => pass_on(io::stderr().as_fd(), bytes, ended),
             };
         }
         let stream = self.stream;
@@ -111,8 +118,32 @@ impl<R: Read + AsFd> Pipe<R> {
     }
 }
 
-fn write(to: &mut impl Write, bytes: &[u8]) -> bool {
-    to.write_all(bytes).and_then(|()| to.flush()).is_ok()
+/// Writes to one of our own streams; false when nobody takes that any more. It waits for who is slow, and so
+/// does the child; but once that has ended only for so long, or each of its lives would leave a thread here.
+/// Others may have made the stream non-blocking: it is theirs as well.
+fn pass_on(to: BorrowedFd<'_>, mut bytes: &[u8], mut ended: Option<&PipeReader>) -> bool {
+    while !bytes.is_empty() {
+        let timeout = match ended {
+            Some(_) => PollTimeout::NONE,
+            None => PollTimeout::try_from(STALL).unwrap_or(PollTimeout::MAX),
+        };
+        let writable = || PollFd::new(to, PollFlags::POLLOUT);
+        let ending = ended.map(|ended| PollFd::new(ended.as_fd(), PollFlags::POLLIN));
+        let mut fds = [writable(), ending.unwrap_or_else(writable)];
+        match poll(&mut fds, timeout) {
+            Ok(0) => return false,
+            Err(Errno::EINTR) => continue,
+            Err(_) => return false,
+            Ok(_) if fds[0].any() == Some(false) => ended = None,
+            // As much as a pipe that can be written takes whole, without waiting.
+            Ok(_) => match nix::unistd::write(to, &bytes[..bytes.len().min(libc::PIPE_BUF)]) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(Errno::EINTR | Errno::EAGAIN) => {}
+                Err(_) => return false,
+            },
+        }
+    }
+    true
 }
 
 /// Until both pipes have ended, or the child has and was waited for another [`DRAIN`]. The time that others
@@ -154,10 +185,10 @@ fn pump(
             sources.map(|source| source.is_some() && ready.next() == Some(true));
         let mut bytes = 0;
         if out_ready {
-            bytes += out.read(&mut buffer, on_line);
+            bytes += out.read(&mut buffer, ended.as_ref(), on_line);
         }
         if err_ready {
-            bytes += err.read(&mut buffer, on_line);
+            bytes += err.read(&mut buffer, ended.as_ref(), on_line);
         }
         rest = rest.map(|(time, room)| (time.saturating_sub(waited), room.saturating_sub(bytes)));
         if ended_now {

@@ -4,9 +4,11 @@ use crate::binary::client::{Client, End};
 use crate::binary::tunnel::{cpu_time_in_silence, threads};
 use crate::binary::{Server, eventually, unused_port};
 use crate::common;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use serde_json::Value;
-use std::io::Write;
+use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -327,4 +329,55 @@ fn a_client_that_only_ends_its_sending_is_gone() {
     let mut client = talker.follow("?follow=true", "");
     client.stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(client.end(), End::Closed);
+}
+
+/// A server that writes this many numbers, a line each, to a standard output that the test reads.
+fn counting(numbers: usize, flags: &[&str], prepare: impl FnOnce(&PipeWriter)) -> (Server, PipeReader) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    prepare(&writer);
+    let command = format!("sh -c 'seq 1 {numbers}; exec sleep 1000'");
+    let server = Server::start_with(&command, unused_port(), flags, |binary| {
+        binary.stdout(writer);
+    });
+    (server, reader)
+}
+
+fn can_be_read(reader: &PipeReader, bytes: i32) -> bool {
+    let mut there = 0;
+    // SAFETY: FIONREAD writes one int, to where one is.
+    #[allow(unsafe_code)]
+    let done = unsafe { nix::libc::ioctl(reader.as_raw_fd(), nix::libc::FIONREAD, &raw mut there) };
+    assert_eq!(done, 0);
+    there >= bytes
+}
+
+#[test]
+fn a_standard_output_that_somebody_made_non_blocking_loses_nothing() {
+    let (_server, mut reader) = counting(100_000, &[], |writer| {
+        fcntl(writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    });
+    let all: String = (1..=100_000).map(|number| format!("{number}\n")).collect();
+    let mut read = vec![0; all.len()];
+    let (slowly, rest) = read.split_at_mut(all.len() - 80_000);
+    for piece in slowly.chunks_mut(16 * 1024) {
+        eventually("it is full", || can_be_read(&reader, 60_000));
+        reader.read_exact(piece).unwrap();
+    }
+    reader.read_exact(rest).unwrap();
+    assert!(read == all.as_bytes());
+}
+
+#[test]
+fn a_standard_output_that_nobody_reads_holds_no_thread_of_an_earlier_life() {
+    let (server, reader) = counting(100_000, &["--stop-grace", "0", "--drain", "0"], |_| {});
+    for _ in 0..4 {
+        eventually("it is full", || can_be_read(&reader, 60_000));
+        assert_eq!(server.send("POST", "/_frag/restart", "", b"").status, 200);
+    }
+    let outputs = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+        let names = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        names.filter(|name| name == "output\n").count()
+    };
+    eventually("the others have given up", || outputs() == 1);
 }
