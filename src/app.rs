@@ -109,7 +109,7 @@ impl Service for App {
 
     fn refused(&self, record: &Record<'_>) {
         // Whoever reads the lines slowly has fewer of these, and keeps nobody from being let in.
-        if self.access_log == Access::All && logger::takes_a_line() {
+        if self.access_log == Access::All && logger::takes_a_line(0) {
             access::log(record);
         }
     }

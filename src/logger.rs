@@ -3,7 +3,7 @@ use crate::base::time::rfc3339;
 use log::{LevelFilter, Log, Metadata, Record};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::time::SystemTime;
@@ -67,6 +67,9 @@ struct Line<'l> {
     message: &'l str,
 }
 
+/// Milliseconds that a line waits for a non-blocking standard error that is full.
+const FULL_WAIT: u8 = 250;
+
 static FORMAT: OnceLock<Format> = OnceLock::new();
 
 struct Logger;
@@ -120,11 +123,13 @@ pub fn access(mut line: AccessLine<'_>) {
     put(text.into_bytes());
 }
 
-/// Whether a line would be written without a wait: a pipe with room has room for a page.
-pub fn takes_a_line() -> bool {
+/// Whether a line can be written without a wait, or could within so many milliseconds: a pipe with room has room
+/// for a page.
+pub fn takes_a_line(within_ms: u8) -> bool {
+    // Past the standard library's lock, which another thread may hold in a write that waits.
     let stderr = std::io::stderr();
     let mut polled = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
-    poll(&mut polled, PollTimeout::ZERO) == Ok(1)
+    poll(&mut polled, PollTimeout::from(within_ms)) == Ok(1)
 }
 
 fn write(level: &str, message: &str) {
@@ -142,6 +147,17 @@ fn json(line: &impl Serialize) {
 
 fn put(mut line: Vec<u8>) {
     line.push(b'\n');
-    // One write a line; a closed standard error must not end the server.
-    let _ = std::io::stderr().write_all(&line);
+    let mut stderr = std::io::stderr().lock();
+    let mut rest = &line[..];
+    // One write a line, where it is taken whole; a closed standard error must not end the server.
+    while !rest.is_empty() {
+        match stderr.write(rest) {
+            Ok(0) => return,
+            Ok(written) => rest = &rest[written..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // Others may have made it non-blocking: it is theirs as well.
+            Err(error) if error.kind() == ErrorKind::WouldBlock && takes_a_line(FULL_WAIT) => {}
+            Err(_) => return,
+        }
+    }
 }
