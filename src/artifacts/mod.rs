@@ -6,6 +6,7 @@
 //!             │ counts after each change
 //!             └──> observer
 //! ```
+mod ids;
 mod memory;
 mod payload;
 #[cfg(feature = "redis")]
@@ -28,7 +29,7 @@ pub use sweep::{SWEEP_EVERY, Sweeper};
 pub use ttl::{Clock, Moment, Ttl};
 
 use crate::base::lock::lock;
-use crate::base::random;
+use ids::Ids;
 use std::fmt;
 use std::sync::Mutex;
 
@@ -48,6 +49,7 @@ pub struct Created {
 /// The artifacts: a store, a time to live, and an observer.
 pub struct Artifacts {
     store: Box<dyn Store>,
+    ids: Ids,
     ttl: Ttl,
     observer: Observer,
     /// What the observer was told last. Guards its order of calls, too.
@@ -63,7 +65,7 @@ impl fmt::Debug for Artifacts {
 impl Artifacts {
     /// Artifacts in `store`, each kept for `ttl` from the last time somebody asked for it.
     pub fn new(store: Box<dyn Store>, ttl: Ttl, observer: Observer) -> Artifacts {
-        Artifacts { store, ttl, observer, told: Mutex::new(None) }
+        Artifacts { store, ids: Ids::default(), ttl, observer, told: Mutex::new(None) }
     }
 
     /// Keeps a payload under a new id.
@@ -71,7 +73,7 @@ impl Artifacts {
     /// # Errors
     /// [`StoreError`]; `Full` when the caps are reached and nothing has expired.
     pub fn create(&self, payload: Payload, long: Long<'_>) -> Result<Created, StoreError> {
-        let id = random::uuid_v4().map_err(|error| StoreError::failed("random numbers", &error))?;
+        let id = self.ids.next().map_err(|error| StoreError::failed("random numbers", &error))?;
         let moment = self.ttl.moment();
         self.store.insert(&id, payload.into_text(), &moment, long)?;
         self.tell();

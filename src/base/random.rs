@@ -25,11 +25,15 @@ pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
 /// # Errors
 /// As for [`bytes`].
 pub fn uuid_v4() -> io::Result<String> {
-    let mut bytes: [u8; 16] = bytes()?;
+    Ok(uuid_v4_of(bytes()?))
+}
+
+/// The UUID of that version with these bytes, but for the six bits that say so.
+pub fn uuid_v4_of(mut bytes: [u8; 16]) -> String {
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let text = super::hex::hex(&bytes);
-    Ok([&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-"))
+    [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-")
 }
 
 #[cfg(test)]

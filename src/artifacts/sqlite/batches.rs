@@ -7,7 +7,7 @@ use crate::artifacts::{Counts, Long, StoreError};
 use crate::base::lock::lock;
 use rusqlite::Connection;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -17,11 +17,17 @@ const LONG: Duration = Duration::from_millis(100);
 const TURNS: usize = 8;
 /// What one transaction does at most, so that it stays some dozens of megabytes.
 const BATCH: usize = 64;
+/// A batch that takes longer is worth a wait for those who are about to come: they would need one of their own.
+const SLOW: Duration = Duration::from_micros(400);
+/// How long that wait is at most.
+const GATHERING: Duration = Duration::from_millis(2);
 
 /// The connection that writes, and who waits for it.
 #[derive(Debug)]
 pub(super) struct Batches {
     queue: Mutex<Queue>,
+    /// As many wait as are gathered for.
+    gathered: Condvar,
     /// Used by whoever's turn it is. Held during its I/O, which is what it is for.
     writer: Mutex<Option<Writer>>,
     counts: Mutex<Counts>,
@@ -32,6 +38,12 @@ struct Queue {
     waiting: VecDeque<Arc<Job>>,
     /// Somebody writes.
     busy: bool,
+    /// How many must wait for the one whose turn it is to begin at once.
+    gathering: Option<usize>,
+    /// How long the last batch took.
+    took: Duration,
+    /// Who was in it, and who came meanwhile. They come again, if they are busy.
+    callers: usize,
 }
 
 /// What somebody waits for.
@@ -89,6 +101,7 @@ impl Batches {
         Batches {
             counts: Mutex::new(writer.counts()),
             queue: Mutex::default(),
+            gathered: Condvar::new(),
             writer: Mutex::new(Some(writer)),
         }
     }
@@ -132,6 +145,9 @@ impl Batches {
         let job = Arc::new(Job { work, owner: thread::current(), state });
         let mut queue = lock(&self.queue);
         queue.waiting.push_back(Arc::clone(&job));
+        if queue.gathering.is_some_and(|enough| queue.waiting.len() >= enough) {
+            self.gathered.notify_one();
+        }
         let is_free = !std::mem::replace(&mut queue.busy, true);
         drop(queue);
         if is_free {
@@ -162,28 +178,49 @@ impl Batches {
     fn take_turn(&self) {
         let _turn = Turn(self);
         for _ in 0..TURNS {
-            let batch: Vec<Arc<Job>> = {
-                let mut queue = lock(&self.queue);
-                let most = queue.waiting.len().min(BATCH);
-                queue.waiting.drain(..most).collect()
-            };
+            let batch = self.gather();
             if batch.is_empty() {
                 return;
             }
             let began = Instant::now();
-            let works: Vec<&Work> = batch.iter().map(|job| &job.work).collect();
-            let mut answers = Answers { batch: &batch, results: Vec::new() };
-            let mut writer = lock(&self.writer);
-            match &mut *writer {
-                Some(writer) => {
-                    answers.results = writer.write(&works);
-                    *lock(&self.counts) = writer.counts();
-                }
-                None => answers.results = works.iter().map(|_| Err(closed())).collect(),
-            }
-            if began.elapsed() >= LONG {
+            self.write_batch(&batch);
+            let took = began.elapsed();
+            let mut queue = lock(&self.queue);
+            (queue.took, queue.callers) = (took, batch.len() + queue.waiting.len());
+            if took >= SLOW {
                 return;
             }
+        }
+    }
+
+    /// The next batch: of those who wait, and of those who come while a fraction of the last one's time goes
+    /// by. Without that wait the callers would fall into two halves, each of which comes while the other's
+    /// batch is written.
+    fn gather(&self) -> Vec<Arc<Job>> {
+        let mut queue = lock(&self.queue);
+        let enough = queue.callers.min(BATCH);
+        if queue.took >= SLOW && queue.waiting.len() < enough {
+            queue.gathering = Some(enough);
+            let time = (queue.took / 4).min(GATHERING);
+            let gathered =
+                self.gathered.wait_timeout_while(queue, time, |queue| queue.waiting.len() < enough);
+            queue = gathered.unwrap_or_else(PoisonError::into_inner).0;
+            queue.gathering = None;
+        }
+        let most = queue.waiting.len().min(BATCH);
+        queue.waiting.drain(..most).collect()
+    }
+
+    fn write_batch(&self, batch: &[Arc<Job>]) {
+        let works: Vec<&Work> = batch.iter().map(|job| &job.work).collect();
+        let mut answers = Answers { batch, results: Vec::new() };
+        let mut writer = lock(&self.writer);
+        match &mut *writer {
+            Some(writer) => {
+                answers.results = writer.write(&works);
+                *lock(&self.counts) = writer.counts();
+            }
+            None => answers.results = works.iter().map(|_| Err(closed())).collect(),
         }
     }
 }
