@@ -16,6 +16,7 @@ mod output;
 mod pack;
 mod path;
 mod progress;
+mod refused;
 mod runs;
 mod scan;
 mod server;

@@ -37,7 +37,7 @@ impl State {
 }
 
 /// Everything below a directory, by its path from there.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Snapshot {
     pub(super) files: BTreeMap<String, State>,
     /// With their permission bits.
@@ -90,6 +90,11 @@ impl Snapshot {
             }
         }
         Ok(snapshot)
+    }
+
+    /// Makes any other look find this file changed; false if it is no file.
+    pub(super) fn forget(&mut self, path: &str) -> bool {
+        self.files.get_mut(path).map(|state| state.changed_ns = i128::MIN).is_some()
     }
 
     /// What is not taken along, for people; nothing if all is.

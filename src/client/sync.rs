@@ -7,6 +7,7 @@ use super::failure::{Failure, Refusal};
 use super::output::{Output, bytes, note};
 use super::pack::Item;
 use super::path::{below, directory, encoded_path};
+use super::refused::{Refused, is_about_one};
 use super::scan::Snapshot;
 use super::server::{Content, Server};
 use super::upload::{send_archive, send_file};
@@ -35,6 +36,11 @@ struct Syncing<'s> {
     exclude: Exclude,
     restart: bool,
     delete: bool,
+    /// What is wrong with one file keeps no other waiting.
+    goes_on: bool,
+    refused: Refused,
+    /// Something there may have changed since it was last restarted.
+    restart_due: bool,
 }
 
 pub(super) fn run(server: &Server, output: Output, wanted: &Sync) -> Result<(), Failure> {
@@ -42,7 +48,7 @@ pub(super) fn run(server: &Server, output: Output, wanted: &Sync) -> Result<(), 
         return Err(Failure::Usage("--poll is a way to --watch".to_owned()));
     }
     let top = std::fs::canonicalize(&wanted.dir).map_err(|error| Failure::local(&wanted.dir, error))?;
-    let syncing = Syncing {
+    let mut syncing = Syncing {
         server,
         output,
         top,
@@ -50,41 +56,19 @@ pub(super) fn run(server: &Server, output: Output, wanted: &Sync) -> Result<(), 
         exclude: Exclude::new(&wanted.exclude),
         restart: wanted.restart,
         delete: wanted.delete,
+        goes_on: wanted.watch,
+        refused: Refused::default(),
+        restart_due: false,
     };
     let mut watcher = wanted.watch.then(|| Watcher::new(wanted.poll, &syncing.exclude));
-    let mut known = syncing.look(watcher.as_mut())?;
-    if let Some(text) = known.left_out() {
+    let here = syncing.look(watcher.as_mut())?;
+    if let Some(text) = here.left_out() {
         note(text);
     }
-    syncing.compare_with_server(&known)?;
-    let Some(mut watcher) = watcher else { return Ok(()) };
-    note(format_args!("watching {}", syncing.top.display()));
-    let mut again = None;
-    // The server was away: what it has now is not what it had.
-    let mut ask = false;
-    loop {
-        watcher.wait(again)?;
-        let round = syncing.look(Some(&mut watcher)).and_then(|now| {
-            match ask {
-                true => syncing.compare_with_server(&now)?,
-                false => syncing.apply(&Changes::between(&known, &now), &now)?,
-            }
-            Ok(now)
-        });
-        match round {
-            Ok(now) => {
-                known = now;
-                (again, ask) = (None, false);
-            }
-            Err(failure @ (Failure::Unheard | Failure::Usage(_))) => return Err(failure),
-            Err(failure) => {
-                if !ask {
-                    note(&failure);
-                }
-                ask = true;
-                again = may_pass(&failure).then_some(AGAIN);
-            }
-        }
+    syncing.compare_with_server(&here)?;
+    match watcher {
+        Some(watcher) => syncing.watch(watcher, here),
+        None => Ok(()),
     }
 }
 
@@ -93,11 +77,56 @@ fn may_pass(failure: &Failure) -> bool {
     match failure {
         // It is busy, or what stands in front of it says that it is away.
         Failure::Refused(refusal) => matches!(refusal.status, 502..=504),
-        _ => true,
+        Failure::Unreachable(_) => true,
+        _ => false,
     }
 }
 
 impl Syncing<'_> {
+    /// Makes each change there as it happens here, until something is wrong with us.
+    fn watch(&mut self, mut watcher: Watcher, mut here: Snapshot) -> Result<(), Failure> {
+        // As long as no round fails, what the server has is known without asking.
+        let (mut there, mut ask) = self.refused.end(&here);
+        note(format_args!("watching {}", self.top.display()));
+        let mut again = None;
+        let mut said = None;
+        loop {
+            watcher.wait(again)?;
+            let looked = self.look(Some(&mut watcher));
+            let is_new = looked.as_ref().is_ok_and(|now| *now != here);
+            if looked.is_ok() && !is_new && again.is_none() {
+                continue;
+            }
+            // A directory that cannot be read now may be there again without a word.
+            let mut passes = looked.is_err();
+            let round = looked.and_then(|now| {
+                here = now;
+                if ask {
+                    self.compare_with_server(&here)
+                } else {
+                    self.apply(&Changes::between(&there, &here), &here)
+                }
+            });
+            match round {
+                Ok(()) => {
+                    (there, ask) = self.refused.end(&here);
+                    (again, said) = (None, None);
+                }
+                Err(failure @ (Failure::Unheard | Failure::Usage(_))) => return Err(failure),
+                Err(failure) => {
+                    let text = failure.to_string();
+                    if is_new || said.as_ref() != Some(&text) {
+                        note(&text);
+                    }
+                    passes |= may_pass(&failure);
+                    (again, said) = (passes.then_some(AGAIN), Some(text));
+                    // What the server has now is not what it had.
+                    ask = true;
+                }
+            }
+        }
+    }
+
     fn look(&self, watcher: Option<&mut Watcher>) -> Result<Snapshot, Failure> {
         match watcher {
             Some(watcher) => {
@@ -107,95 +136,140 @@ impl Syncing<'_> {
         }
     }
 
-    fn compare_with_server(&self, here: &Snapshot) -> Result<(), Failure> {
+    fn compare_with_server(&mut self, here: &Snapshot) -> Result<(), Failure> {
         let remote = Remote::list(self.server, &self.to, &self.exclude)?;
         self.apply(&remote.changes(&self.top, here), here)
     }
 
     /// One round.
-    fn apply(&self, changes: &Changes, here: &Snapshot) -> Result<(), Failure> {
-        let mut changed = false;
+    fn apply(&mut self, changes: &Changes, here: &Snapshot) -> Result<(), Failure> {
+        self.refused.begin();
         if self.delete {
-            changed |= self.delete(&changes.in_the_way)?;
+            self.delete(&changes.in_the_way)?;
         }
-        changed |= self.send(changes, here)?;
+        self.send(changes, here)?;
         if self.delete {
             let rest: Vec<String> =
                 changes.gone.iter().filter(|path| !changes.in_the_way.contains(path)).cloned().collect();
-            changed |= self.delete(&rest)?;
+            self.delete(&rest)?;
         }
-        if changed && self.restart {
+        if self.restart && self.restart_due {
             let json = self.server.post("restart", None)?;
+            self.restart_due = false;
             self.output.result(&json, |_| "restarted".to_owned())?;
         }
         Ok(())
     }
 
-    fn send(&self, changes: &Changes, here: &Snapshot) -> Result<bool, Failure> {
+    /// Takes the answer to something that changes the server; none if it was refused and we go on.
+    fn answered<T>(
+        &mut self,
+        path: &str,
+        what: &str,
+        answer: Result<T, Failure>,
+    ) -> Result<Option<T>, Failure> {
+        match answer {
+            Ok(answer) => {
+                self.restart_due = true;
+                Ok(Some(answer))
+            }
+            Err(failure) if self.goes_on && is_about_one(&failure) => {
+                self.refused.add(path, what, &failure);
+                Ok(None)
+            }
+            Err(failure) => {
+                // It may have been done although nobody said so.
+                self.restart_due |= may_pass(&failure);
+                Err(failure)
+            }
+        }
+    }
+
+    fn send(&mut self, changes: &Changes, here: &Snapshot) -> Result<(), Failure> {
         let bytes_of = |path: &String| here.files.get(path).map_or(0, |state| state.bytes);
         let mode_of = |path: &String| here.files.get(path).map_or(0o644, |state| state.mode);
+        let file = |path: &String| {
+            (Item { path: path.clone(), mode: mode_of(path), is_directory: false }, bytes_of(path))
+        };
         let (long, short): (Vec<&String>, Vec<&String>) =
             changes.files.iter().partition(|path| bytes_of(path) > LONG_BYTES);
         let alone = short.len() == 1 && changes.directories.is_empty();
-        let singles: Vec<&String> = long.into_iter().chain(short.iter().copied().filter(|_| alone)).collect();
-        for path in &singles {
-            let target = below(&self.to, path);
-            let json = send_file(self.server, &self.top.join(path), &target, mode_of(path), "")?;
-            self.output.result(&json, |_| format!("sent {path} ({})", bytes(bytes_of(path))))?;
+        for path in long.into_iter().chain(short.iter().copied().filter(|_| alone)) {
+            self.send_one(file(path))?;
         }
         if alone {
-            return Ok(true);
+            return Ok(());
         }
         let directories = changes.directories.iter().map(|path| {
             let mode = here.directories.get(path).copied().unwrap_or(0o755);
             (Item { path: path.clone(), mode, is_directory: true }, 0)
         });
-        let files = short.iter().map(|path| {
-            let item = Item { path: (*path).clone(), mode: mode_of(path), is_directory: false };
-            (item, bytes_of(path))
-        });
-        let mut batch: Vec<Item> = Vec::new();
+        let mut batch: Vec<(Item, u64)> = Vec::new();
         let mut total = 0;
-        for (item, bytes) in directories.chain(files) {
+        for (item, bytes) in directories.chain(short.into_iter().map(file)) {
             if batch.len() == ARCHIVE_ITEMS || total + bytes > ARCHIVE_BYTES {
-                self.send_batch(std::mem::take(&mut batch), std::mem::take(&mut total))?;
+                self.send_batch(std::mem::take(&mut batch))?;
+                total = 0;
             }
-            batch.push(item);
+            batch.push((item, bytes));
             total += bytes;
         }
-        if !batch.is_empty() {
-            self.send_batch(batch, total)?;
-        }
-        Ok(!changes.files.is_empty() || !changes.directories.is_empty())
+        if batch.is_empty() { Ok(()) } else { self.send_batch(batch) }
     }
 
-    fn send_batch(&self, batch: Vec<Item>, total: u64) -> Result<(), Failure> {
-        let names: Vec<String> =
-            batch.iter().filter(|item| !item.is_directory).map(|item| item.path.clone()).collect();
-        let json = send_archive(self.server, &self.top, batch, total, &self.to, "")?;
+    fn send_one(&mut self, (item, length): (Item, u64)) -> Result<(), Failure> {
+        let Item { path, mode, .. } = item;
+        let file = self.top.join(&path);
+        let sent = send_file(self.server, &file, &below(&self.to, &path), mode, "");
+        // It came and went; that it went is the next round's news.
+        if self.goes_on && matches!(sent, Err(Failure::Local(_))) && file.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        match self.answered(&path, "sent", sent)? {
+            Some(json) => self.output.result(&json, |_| format!("sent {path} ({})", bytes(length))),
+            None => Ok(()),
+        }
+    }
+
+    /// Several at once. What the server does not take in one piece, or cannot be read, is taken apart, so
+    /// that what is wrong with one of them stays its own.
+    fn send_batch(&mut self, batch: Vec<(Item, u64)>) -> Result<(), Failure> {
+        let (items, lengths): (Vec<Item>, Vec<u64>) = batch.iter().cloned().unzip();
+        let total = lengths.iter().sum();
+        let (directories, files): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|(item, _)| item.is_directory);
+        let sent = send_archive(self.server, &self.top, items, total, &self.to, "");
+        if self.goes_on && !files.is_empty() && sent.as_ref().is_err_and(is_about_one) {
+            if !directories.is_empty() {
+                self.send_batch(directories)?;
+            }
+            return files.into_iter().try_for_each(|file| self.send_one(file));
+        }
+        let first = directories.first().map_or("", |(item, _)| &item.path);
+        let Some(json) = self.answered(first, "made", sent)? else { return Ok(()) };
         self.output.result(&json, |_| {
-            let more = names.len().saturating_sub(NAMES);
+            let more = files.len().saturating_sub(NAMES);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let shown = names[..names.len().min(NAMES)].join(", ");
-            format!("sent {} files ({}) {shown}{more}", names.len(), bytes(total)).trim_end().to_owned()
+            let names: Vec<&str> = files.iter().take(NAMES).map(|(item, _)| &*item.path).collect();
+            let shown = names.join(", ");
+            format!("sent {} files ({}) {shown}{more}", files.len(), bytes(total)).trim_end().to_owned()
         })
     }
 
     /// Deletes what is still there; a directory with something else in it stays.
-    fn delete(&self, paths: &[String]) -> Result<bool, Failure> {
-        let mut deleted = false;
+    fn delete(&mut self, paths: &[String]) -> Result<(), Failure> {
         for path in paths {
             let target = format!("files/{}", encoded_path(&below(&self.to, path)));
             match self.server.send(Method::DELETE, &target, &[], Content::None, None) {
-                Ok(_) => {
-                    deleted = true;
-                    self.output.result(&json!({"deleted": path}), |_| format!("deleted {path}"))?;
-                }
                 Err(Failure::Refused(Refusal { status: 404, .. })) => {}
                 Err(Failure::Refused(Refusal { code: Some(code), .. })) if code == "not_empty" => {}
-                Err(other) => return Err(other),
+                answer => {
+                    if self.answered(path, "deleted", answer)?.is_some() {
+                        self.output.result(&json!({"deleted": path}), |_| format!("deleted {path}"))?;
+                    }
+                }
             }
         }
-        Ok(deleted)
+        Ok(())
     }
 }

@@ -1,10 +1,14 @@
 //! `sync`: what differs is sent, once or with each change.
 
-use crate::binary::{IDLE, Server, eventually, unused_port};
-use crate::ctl::{Running, Said, command_for, contents, files, finish, write};
+use crate::binary::{IDLE, Server, eventually, ok, play, unused_port};
+use crate::ctl::{Running, Said, command, command_for, contents, files, finish, write};
 use nix::sys::signal::Signal;
 use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn idle() -> Server {
     Server::start(IDLE, unused_port(), &[])
@@ -181,4 +185,92 @@ fn what_is_refused_is_said_and_not_repeated() {
     write(here.path(), "large", "small");
     expect(&server, "", &[("large", "small")]);
     assert_eq!(client.err().matches("413").count(), 1, "{}", client.err());
+}
+
+#[test]
+fn what_is_refused_keeps_no_other_file_waiting() {
+    let server = Server::start(IDLE, unused_port(), &["--max-upload", "1KiB"]);
+    let here = tempfile::tempdir().unwrap();
+    let client = watch(&server, here.path(), &["--restart"]);
+    write(here.path(), "large", &"x".repeat(2000));
+    client.says("large is not sent: the body exceeds 1024 bytes (too_large, 413)");
+    assert_eq!(client.out(), "");
+    write(here.path(), "one", "1");
+    expect(&server, "", &[("one", "1")]);
+    // Together they are as much too large, and so are these two.
+    let aside = tempfile::tempdir().unwrap();
+    for name in ["d/two", "d/three"] {
+        write(aside.path(), name, &"x".repeat(1000));
+    }
+    fs::rename(aside.path().join("d"), here.path().join("d")).unwrap();
+    let long = "x".repeat(1000);
+    expect(&server, "", &[("d/three", &long), ("d/two", &long), ("one", "1")]);
+    eventually("a restart for each", || client.out().matches("restarted").count() >= 2);
+    assert_eq!(client.err().matches("413").count(), 1, "{}", client.err());
+    // Another file of that name is another matter.
+    write(here.path(), "large", &"x".repeat(3000));
+    eventually("told anew", || client.err().matches("413").count() == 2);
+    // What was not sent is not taken for something that is there.
+    write(here.path(), "large", "small");
+    expect(&server, "", &[("d/three", &long), ("d/two", &long), ("large", "small"), ("one", "1")]);
+}
+
+#[test]
+fn a_failure_after_a_failure_is_said_when_it_is_another_one_or_something_changed() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let tries = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&tries);
+    play(listener, move |request| {
+        let refusal =
+            |status: &str| format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\n{{}}").into_bytes();
+        match request.head.starts_with("GET ") {
+            // Only the first look finds somebody.
+            true => match seen.fetch_add(1, Ordering::SeqCst) {
+                0 => ok(br#"{"entries":[],"truncated":false}"#),
+                1..3 => refusal("503 Busy"),
+                _ => refusal("401 Who"),
+            },
+            false => refusal("503 Busy"),
+        }
+    });
+    let here = tempfile::tempdir().unwrap();
+    let words = ["--url", &url, "sync", "--watch", here.path().to_str().unwrap()];
+    let client = Running::start(&mut command(&words));
+    client.says("watching ");
+    write(here.path(), "a", "1");
+    client.says("no reason (401)");
+    assert_eq!(client.err().matches("(503)").count(), 1, "{}", client.err());
+    write(here.path(), "b", "1");
+    eventually("said again", || client.err().matches("(401)").count() == 2);
+}
+
+#[test]
+fn a_restart_that_failed_is_made_up_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let restarts = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&restarts);
+    play(listener, move |request| {
+        if request.head.contains("/files/") {
+            // The file is there, whenever somebody asks.
+            return ok(br#"{"entries":[{"path":"a","type":"file","bytes":3,"modified_ms":0,"mode":"644",
+                "sha256":"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}],"truncated":false}"#);
+        }
+        if request.head.contains("/restart") && counted.fetch_add(1, Ordering::SeqCst) == 0 {
+            return b"HTTP/1.1 503 Busy\r\nContent-Length: 2\r\n\r\n{}".to_vec();
+        }
+        ok(b"{}")
+    });
+    let here = tempfile::tempdir().unwrap();
+    let words = ["--url", &url, "sync", "--watch", "--restart", here.path().to_str().unwrap()];
+    write(here.path(), "a", "abc");
+    fs::set_permissions(here.path().join("a"), fs::Permissions::from_mode(0o644)).unwrap();
+    let client = Running::start(&mut command(&words));
+    client.says("watching ");
+    assert_eq!((client.out(), restarts.load(Ordering::SeqCst)), (String::new(), 0));
+    write(here.path(), "a", "abc");
+    client.says("(503)");
+    eventually("restarted", || client.out().contains("restarted"));
+    assert_eq!(restarts.load(Ordering::SeqCst), 2);
 }
