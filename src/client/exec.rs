@@ -46,6 +46,8 @@ pub(super) fn run(server: Server, output: Output, wanted: Exec) -> Result<ExitCo
 
 fn follow(server: &Arc<Server>, answer: Answer, output: Output, piped: bool) -> Result<ExitCode, Failure> {
     let mut events = Events::of(answer.body.into_reader());
+    // One that could not be started has a code that says so.
+    let (mut started, mut ended) = (false, false);
     while let Some(event) = events.next().map_err(|error| broken(error.into()))? {
         let Ok(data) = serde_json::from_str::<Value>(&event.data) else { continue };
         if output.json {
@@ -53,13 +55,21 @@ fn follow(server: &Arc<Server>, answer: Answer, output: Output, piped: bool) -> 
         }
         let text = |name: &str| data[name].as_str().unwrap_or_default();
         match text("type") {
-            "started" if piped => pass_input(Arc::clone(server), text("run_id").to_owned()),
+            "started" => {
+                started = true;
+                if piped {
+                    pass_input(Arc::clone(server), text("run_id").to_owned());
+                }
+            }
             "stdout" if !output.json => output.raw(text("data").as_bytes())?,
             "stderr" if !output.json => {
                 io::stderr().lock().write_all(text("data").as_bytes()).map_err(Failure::printing)?;
             }
-            "error" => note(text("message")),
-            "exit_code" => return Ok(exit_code(&data)),
+            "error" => {
+                ended = started;
+                note(text("message"));
+            }
+            "exit_code" => return Ok(exit_code(&data, ended)),
             _ if event.name.as_deref() == Some("gap") => note("output is missing here"),
             _ => {}
         }
@@ -67,12 +77,14 @@ fn follow(server: &Arc<Server>, answer: Answer, output: Output, piped: bool) -> 
     Err(Failure::Unreachable("the connection broke before the run ended, which ended it".to_owned()))
 }
 
-/// The program's own code, as a shell tells it.
-fn exit_code(end: &Value) -> ExitCode {
+/// The program's own code, as a shell tells it, unless the server `ended` it: what it says then is not what
+/// it would have said. (Output that is cut is no sign of that: something in the background may have gone on
+/// writing.)
+fn exit_code(end: &Value, ended: bool) -> ExitCode {
     let code = |number: i64| ExitCode::from(u8::try_from(number).unwrap_or(ENDED));
     match (end["code"].as_i64(), end["signal"].as_i64()) {
         _ if end["timed_out"] == true => ExitCode::from(TIMED_OUT),
-        _ if end["truncated"] == true => ExitCode::from(ENDED),
+        _ if ended => ExitCode::from(ENDED),
         (_, Some(signal)) => code(128 + signal),
         (Some(number), None) => code(number),
         (None, None) => ExitCode::from(ENDED),
@@ -117,16 +129,20 @@ mod tests {
 
     #[test]
     fn ends_become_exit_codes() {
-        for (end, code) in [
-            (json!({"code": 0}), 0),
-            (json!({"code": 3, "signal": null}), 3),
-            (json!({"code": -1, "signal": 9}), 137),
-            (json!({"code": -1, "signal": 9, "timed_out": true}), 124),
-            (json!({"code": -1, "truncated": true}), 125),
-            (json!({"code": -1}), 125),
-            (json!({}), 125),
+        for (end, ended, code) in [
+            (json!({"code": 0}), false, 0),
+            (json!({"code": 3, "signal": null}), false, 3),
+            (json!({"code": 0, "truncated": true}), false, 0),
+            (json!({"code": -1, "signal": 9}), false, 137),
+            (json!({"code": -1, "signal": 9, "timed_out": true}), true, 124),
+            (json!({"code": -1, "truncated": true}), true, 125),
+            (json!({"code": 0}), true, 125),
+            (json!({"code": -1, "signal": 15}), true, 125),
+            (json!({"code": -1}), false, 125),
+            (json!({}), false, 125),
         ] {
-            assert_eq!(format!("{:?}", exit_code(&end)), format!("{:?}", ExitCode::from(code)), "{end}");
+            let told = format!("{:?}", exit_code(&end, ended));
+            assert_eq!(told, format!("{:?}", ExitCode::from(code)), "{end} {ended}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `exec`: output, input and end of a program there, as if it ran here.
 
-use crate::binary::exec::{TOKEN, server, with_program};
+use crate::binary::exec::{ADMIN, TOKEN, server, with_program};
 use crate::binary::{Server, eventually};
 use crate::ctl::{Running, Said, command_for, finish, finish_with};
 use nix::sys::signal::Signal;
@@ -77,4 +77,25 @@ fn an_interrupted_client_ends_its_run() {
     let pid: i32 = std::fs::read_to_string(server.root().join("pid")).unwrap().trim().parse().unwrap();
     let gone = || nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None).is_err();
     eventually("it is gone", gone);
+}
+
+#[test]
+fn a_run_that_the_server_ended_is_no_success() {
+    let mut server = server(&[]);
+    let polite = "trap 'exit 0' TERM; echo up; while :; do sleep 0.01; done";
+    let start = || {
+        let client = Running::start(&mut command_for(&server, TOKEN, &["exec", "--", "sh", "-c", polite]));
+        eventually("the program runs", || client.out() == "up\n");
+        client
+    };
+    let mut client = start();
+    let runs = server.send("GET", "/_frag/exec", ADMIN, b"").json();
+    let run = runs["runs"][0]["run_id"].as_str().unwrap().to_owned();
+    server.send("DELETE", &format!("/_frag/exec/{run}"), ADMIN, b"");
+    assert_eq!(client.wait(), Some(125), "{}", client.err());
+    assert!(client.err().contains("Stopped on request"), "{}", client.err());
+    let mut client = start();
+    server.terminate();
+    assert_eq!(client.wait(), Some(125), "{}", client.err());
+    assert!(client.err().contains("shutting down"), "{}", client.err());
 }
