@@ -12,12 +12,16 @@ fn idle(flags: &[&str]) -> Server {
 
 /// A file as it stands in a tar archive (POSIX ustar).
 fn member(name: &str, data: &[u8]) -> Vec<u8> {
+    entry(name, b'0', 0o755, data)
+}
+
+fn entry(name: &str, kind: u8, mode: u32, data: &[u8]) -> Vec<u8> {
     let mut header = vec![0; 512];
     header[..name.len()].copy_from_slice(name.as_bytes());
-    header[100..108].copy_from_slice(b"0000755\0");
+    header[100..108].copy_from_slice(format!("{mode:07o}\0").as_bytes());
     header[124..136].copy_from_slice(format!("{:011o}\0", data.len()).as_bytes());
     header[148..156].fill(b' ');
-    header[156] = b'0';
+    header[156] = kind;
     header[257..265].copy_from_slice(b"ustar\x0000");
     let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
     header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
@@ -222,4 +226,24 @@ fn a_tree_is_listed_in_one_request() {
     ] {
         assert_eq!(server.get(&format!("/_frag/files/{target}"), "").code(), code, "{target}");
     }
+}
+
+#[test]
+fn directories_are_closed_from_the_deepest_up() {
+    // To root nothing is closed.
+    let server = Server::start_with(IDLE, unused_port(), &[], |binary| {
+        if nix::unistd::geteuid().is_root() {
+            let root = binary.get_args().skip_while(|word| *word != "--root").nth(1).unwrap();
+            std::os::unix::fs::chown(root, Some(65534), None).unwrap();
+            std::os::unix::process::CommandExt::uid(binary, 65534);
+        }
+    });
+    let members = [entry("a/", b'5', 0o644, b""), entry("a/b/", b'5', 0o500, b""), member("a/b/c", b"1")];
+    let answer = unpack(&server, "?archive=tar", &[members.concat(), vec![0; 1024]].concat());
+    assert_eq!(answer.status, 200, "{}", answer.body_text());
+    let mode = |name: &str| server.root().join(name).metadata().unwrap().permissions().mode() & 0o777;
+    let closed = mode("a");
+    std::fs::set_permissions(server.root().join("a"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!((closed, mode("a/b")), (0o644, 0o500));
+    std::fs::set_permissions(server.root().join("a/b"), std::fs::Permissions::from_mode(0o755)).unwrap();
 }

@@ -24,7 +24,8 @@ pub(super) fn publish(root: &Root, plan: Plan<'_>, sync_all: bool) -> Result<(),
     let modes = done.make_directories(&plan)?;
     let touched = done.name_files(plan)?;
     done.sync(&touched, sync_all)?;
-    for (path, mode) in modes {
+    // The deepest first: a directory that is closed to us closes what is below it.
+    for (path, mode) in modes.into_iter().rev() {
         let directory = root.open_directory(&path)?;
         fchmod(&directory, Mode::from_bits_truncate(mode)).map_err(|e| FileError::from_errno(e, &path))?;
     }
