@@ -30,8 +30,8 @@ pub(super) fn unpack(api: &Api, exchange: &mut Exchange<'_>, path: &[u8]) -> Res
     if query.get("mode")?.is_some() {
         return Err(bad("parameter `mode` is for single files: an archive has the modes of its own"));
     }
-    if exchange.head().get("if-match").is_some() {
-        return Err(bad("If-Match is for single files"));
+    if ["if-match", "if-none-match"].iter().any(|name| exchange.head().get(name).is_some()) {
+        return Err(bad("If-Match and If-None-Match are for single files"));
     }
     let options = ArchiveOptions { max_bytes: api.max_upload, max_members: api.max_archive_members };
     let uploads = &api.uploads;

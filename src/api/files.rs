@@ -3,7 +3,8 @@ use super::query::Query;
 use super::{Api, control};
 use crate::base::time::http_date;
 use crate::files::{
-    Entry, Etag, FileError, IfMatch, Kind, OpenFile, RangeResult, RelativePath, UploadOptions, parse_range,
+    Conditions, Entry, Etag, FileError, Kind, OpenFile, RangeResult, RelativePath, UploadOptions, Versions,
+    parse_range,
 };
 use crate::http::{Body, BodyError, Exchange, Framing, Head, HttpError, Method, Response, list_elements};
 use serde::Serialize;
@@ -59,6 +60,11 @@ struct UploadedJson {
 
 /// `POST upload/{path}`: the body becomes the file, whole or not at all.
 pub(super) fn upload(api: &Api, exchange: &mut Exchange<'_>, path: &[u8]) -> Result<Response, HttpError> {
+    if exchange.head().get("content-range").is_some() {
+        // RFC 9110 section 14.5: as a whole it would replace what it is a part of.
+        let text = "an upload is a whole file, and Content-Range says that this is a part of one";
+        return Err(HttpError::new(400, "part_refused", text));
+    }
     let query = Query::parse(exchange.head().query());
     if query.get("archive")?.is_some() {
         return unpack(api, exchange, path);
@@ -68,7 +74,7 @@ pub(super) fn upload(api: &Api, exchange: &mut Exchange<'_>, path: &[u8]) -> Res
     let options = UploadOptions {
         max_bytes: api.max_upload,
         mode: query.mode("mode")?,
-        if_match: if_match(exchange.head())?,
+        conditions: conditions(exchange.head()),
         expected_bytes: match exchange.head().framing() {
             Framing::None => Some(0),
             Framing::Length(bytes) => Some(bytes),
@@ -129,24 +135,30 @@ fn stored_but(mut error: HttpError) -> HttpError {
     error
 }
 
-/// `If-Match`: strong tags only (RFC 9110 section 13.1.1).
-fn if_match(head: &Head) -> Result<Option<IfMatch>, HttpError> {
-    let tags: Vec<&[u8]> = head.get_all("if-match").flat_map(list_elements).collect();
-    match tags.as_slice() {
-        [] if head.get("if-match").is_none() => Ok(None),
-        [b"*"] => Ok(Some(IfMatch::Any)),
-        tags => {
-            let strong = tags.iter().filter_map(|tag| tag.strip_prefix(b"\"")?.strip_suffix(b"\""));
-            Ok(Some(IfMatch::Sha256(
-                strong.map(|tag| String::from_utf8_lossy(tag).to_ascii_lowercase()).collect(),
-            )))
-        }
+/// `If-Match`, which strong tags alone meet, and `If-None-Match`, which takes weak ones as well (RFC 9110
+/// sections 13.1.1 and 13.1.2).
+fn conditions(head: &Head) -> Conditions {
+    let strong = |tag: &[u8]| tag.to_vec();
+    let weak = |tag: &[u8]| tag.strip_prefix(b"W/").unwrap_or(tag).to_vec();
+    Conditions {
+        if_match: versions(head, "if-match", strong),
+        if_none_match: versions(head, "if-none-match", weak),
     }
 }
 
+fn versions(head: &Head, name: &str, opaque: impl Fn(&[u8]) -> Vec<u8>) -> Option<Versions> {
+    head.get(name)?;
+    let tags: Vec<Vec<u8>> = head.get_all(name).flat_map(list_elements).map(opaque).collect();
+    if tags == [b"*"] {
+        return Some(Versions::Any);
+    }
+    let quoted = tags.iter().filter_map(|tag| tag.strip_prefix(b"\"")?.strip_suffix(b"\""));
+    Some(Versions::Sha256(quoted.map(|tag| String::from_utf8_lossy(tag).to_ascii_lowercase()).collect()))
+}
+
 /// `DELETE files/{path}`.
-pub(super) fn delete(api: &Api, path: &[u8]) -> Result<Response, HttpError> {
-    api.root.delete(&RelativePath::parse_directory(path)?)?;
+pub(super) fn delete(api: &Api, head: &Head, path: &[u8]) -> Result<Response, HttpError> {
+    api.root.delete(&RelativePath::parse_directory(path)?, &conditions(head))?;
     api.supervisor.changed();
     Ok(Response::empty(204))
 }

@@ -168,7 +168,7 @@ impl Api {
                 control::act(self, exchange, &route)?
             }
             Route::Upload(path) => files::upload(self, exchange, path)?,
-            Route::File(path) if method == Method::Delete => files::delete(self, path)?,
+            Route::File(path) if method == Method::Delete => files::delete(self, exchange.head(), path)?,
             Route::File(path) => files::get(self, exchange, path)?,
         }))
     }

@@ -11,7 +11,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::path::HIDDEN_PREFIX;
 use super::root::{file_type, lstat, sync_directory};
-use super::{FileError, RelativePath, Root, stage};
+use super::{Conditions, FileError, RelativePath, Root, stage};
 use crate::base::lock::lock;
 
 /// A directory's entries, sorted by name.
@@ -85,16 +85,19 @@ impl Root {
     /// Deletes a file, a link (not what it points to) or an empty directory, durably.
     ///
     /// # Errors
-    /// `NotFound`, `NotEmpty`, `NotADirectory`, `OutsideRoot`, `Denied`, `ReadOnly` and `Io`; the
-    /// root itself is refused (`PathInvalid`).
-    pub fn delete(&self, path: &RelativePath) -> Result<(), FileError> {
+    /// `PreconditionFailed`, `NotFound`, `NotEmpty`, `NotADirectory`, `OutsideRoot`, `Denied`, `ReadOnly`
+    /// and `Io`; the root itself is refused (`PathInvalid`).
+    pub fn delete(&self, path: &RelativePath, conditions: &Conditions) -> Result<(), FileError> {
         let failed = |errno| FileError::from_errno(errno, path);
         let Some((parent, name)) = path.split_last() else {
             return Err(FileError::PathInvalid("the root cannot be deleted"));
         };
+        // Hashes a long file, if need be, before the lock is held.
+        self.check(path, conditions)?;
         let directory = self.open_directory(&parent)?;
         {
             let _publishing = lock(&self.publishing);
+            self.check(path, conditions)?;
             // Linux says EISDIR where POSIX has EPERM, so no look is needed before the leap.
             match stage::remove(directory.as_fd(), name) {
                 Err(Errno::EISDIR) => unlinkat(&directory, name, UnlinkatFlags::RemoveDir),

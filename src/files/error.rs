@@ -36,7 +36,7 @@ pub enum FileError {
     ReadOnly(String),
     /// The permissions forbid it.
     Denied(String),
-    /// The file is not, or no longer, the version the caller asked to replace.
+    /// The file is not, or no longer, the version the caller counts on.
     PreconditionFailed(String),
     /// The file system allows no name or path that long.
     NameTooLong(String),
@@ -142,7 +142,9 @@ impl fmt::Display for FileError {
             FileError::NoSpace(path) => write!(f, "{path}: no space left"),
             FileError::ReadOnly(path) => write!(f, "{path}: the file system is read-only"),
             FileError::Denied(path) => write!(f, "{path}: permission denied"),
-            FileError::PreconditionFailed(path) => write!(f, "{path}: is not the version in If-Match"),
+            FileError::PreconditionFailed(path) => {
+                write!(f, "{path}: is not as If-Match or If-None-Match has it")
+            }
             FileError::NameTooLong(path) => write!(f, "{path}: the name is too long"),
             #[cfg(feature = "archive")]
             FileError::ArchiveInvalid(problem) => write!(f, "the archive is refused: {problem}"),

@@ -4,6 +4,7 @@
 //! operation leaves the root, whatever links the workload plants or swaps. Knows nothing of HTTP.
 #[cfg(feature = "archive")]
 mod archive;
+mod condition;
 mod directory;
 mod download;
 mod entered;
@@ -24,6 +25,7 @@ mod tests;
 
 #[cfg(feature = "archive")]
 pub use archive::{ArchiveOptions, DESCRIPTORS as ARCHIVE_DESCRIPTORS, Unpacked};
+pub use condition::{Conditions, Versions};
 pub use directory::{Entry, Kind, Listing};
 pub use download::{OpenFile, Version};
 pub use entered::Entered;
@@ -34,4 +36,4 @@ pub use range::{RangeResult, parse_range};
 pub use root::{Owner, Root};
 #[cfg(feature = "archive")]
 pub use tree::{Found, Tree};
-pub use upload::{IfMatch, UploadOptions, Uploaded};
+pub use upload::{UploadOptions, Uploaded};

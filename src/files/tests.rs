@@ -75,7 +75,11 @@ fn path(raw: &str) -> RelativePath {
 }
 
 fn options() -> UploadOptions {
-    UploadOptions { max_bytes: 1 << 30, mode: None, if_match: None, expected_bytes: None }
+    UploadOptions { max_bytes: 1 << 30, mode: None, conditions: Conditions::default(), expected_bytes: None }
+}
+
+fn matching(if_match: Option<Versions>) -> Conditions {
+    Conditions { if_match, ..Conditions::default() }
 }
 
 fn put(root: &Root, name: &str, body: &[u8]) -> Result<Uploaded, FileError> {

@@ -14,7 +14,7 @@ use super::etag::State;
 use super::root::{file_type, give, lstat, sync_directory};
 use super::sink::Sink;
 use super::stage::Staged;
-use super::{FileError, RelativePath, Root};
+use super::{Conditions, FileError, RelativePath, Root};
 use crate::base::hex::hex;
 use crate::base::lock::lock;
 
@@ -26,20 +26,11 @@ pub struct UploadOptions {
     /// Permission bits (0777 at most; more is ignored). Without it: those of the file replaced, else
     /// 0666 less the umask.
     pub mode: Option<u32>,
-    /// Replace only this version of the file.
-    pub if_match: Option<IfMatch>,
+    /// What must be there, or not.
+    pub conditions: Conditions,
     /// The body's announced length: one over the limit is refused unread, and a body that turns out
     /// shorter or longer is an error.
     pub expected_bytes: Option<u64>,
-}
-
-/// The `If-Match` precondition (RFC 9110 section 13.1.1). No file, no match.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum IfMatch {
-    /// `*`: any file.
-    Any,
-    /// One of these SHA-256 digests, in lower-case hexadecimal.
-    Sha256(Vec<String>),
 }
 
 /// A published upload.
@@ -82,7 +73,7 @@ impl Root {
         if is_parent {
             replaced(&staging, name, path)?;
         }
-        self.check_precondition(path, options.if_match.as_ref())?;
+        self.check(path, &options.conditions)?;
 
         let staged = Staged::create(self, &Rc::new(staging)).map_err(failed)?;
         let (bytes, digest) = copy(body, &staged.file, path, options)?;
@@ -95,10 +86,10 @@ impl Root {
         let file = staged.file.try_clone().map_err(|e| FileError::from_io(e, path))?;
 
         // Hashes a long file that somebody else replaced, if need be, before the lock is held.
-        self.check_precondition(path, options.if_match.as_ref())?;
+        self.check(path, &options.conditions)?;
         let created = {
             let _publishing = lock(&self.publishing);
-            self.check_precondition(path, options.if_match.as_ref())?;
+            self.check(path, &options.conditions)?;
             replaced(&directory, name, path)?;
             staged.publish(&directory, name).map_err(failed)?
         };
@@ -111,19 +102,6 @@ impl Root {
             self.tags.insert(published, digest);
         }
         Ok(Uploaded { bytes, sha256: hex(&digest), created })
-    }
-
-    fn check_precondition(&self, path: &RelativePath, if_match: Option<&IfMatch>) -> Result<(), FileError> {
-        let Some(if_match) = if_match else { return Ok(()) };
-        let refused = || FileError::PreconditionFailed(path.display());
-        let (file, metadata) = match self.open_regular(path) {
-            Ok(open) => open,
-            Err(FileError::NotFound(_) | FileError::OutsideRoot(_)) => return Err(refused()),
-            Err(other) => return Err(other),
-        };
-        let IfMatch::Sha256(wanted) = if_match else { return Ok(()) };
-        let found = self.tags.sha256(&file, &metadata).map_err(|e| FileError::from_io(e, path))?;
-        if found.is_some_and(|found| wanted.contains(&found)) { Ok(()) } else { Err(refused()) }
     }
 
     /// Sets permissions and owner. Permissions first: the new owner's file may no longer be ours to

@@ -97,6 +97,7 @@ fn what_makes_no_sense_of_an_archive_is_refused() {
         ("x?archive=tar&mode=644", ""),
         ("x?archive=tar&restart=perhaps", ""),
         ("x?archive=tar", "If-Match: *\r\n"),
+        ("x?archive=tar", "If-None-Match: *\r\n"),
     ] {
         let answer = server.send("POST", &format!("/_frag/upload/{target}"), fields, &body);
         assert_eq!((answer.status, answer.code()), (400, "bad_parameter".to_owned()), "{target}");

@@ -97,6 +97,39 @@ fn a_version_is_replaced_only_by_who_knows_it() {
 }
 
 #[test]
+fn nothing_is_overwritten_or_deleted_by_who_does_not_know_it() {
+    let server = idle(&[]);
+    let put = |fields: &str, body: &[u8]| server.send("PUT", "/_frag/upload/d/f", fields, body);
+    let file = || std::fs::read_to_string(server.root().join("d/f")).unwrap();
+    let first = put("If-None-Match: *\r\n", b"one");
+    assert_eq!(first.status, 200, "{}", first.body_text());
+    let tag = first.field("etag").unwrap();
+    for field in ["*".to_owned(), tag.clone(), format!("\"x\", W/{tag}")] {
+        let refused = put(&format!("If-None-Match: {field}\r\n"), b"two");
+        assert_eq!((refused.status, refused.code()), (412, "precondition_failed".into()), "{field}");
+    }
+    assert_eq!(file(), "one");
+    assert_eq!(put("If-None-Match: \"x\"\r\n", b"two").status, 200);
+    // A part of a file is not the file.
+    for target in ["d/f", "d?archive=tar"] {
+        let fields = "Content-Range: bytes 1000-1002/1003\r\n";
+        let part = server.send("PUT", &format!("/_frag/upload/{target}"), fields, b"end");
+        assert_eq!((part.status, part.code()), (400, "part_refused".into()), "{target}");
+    }
+    assert_eq!(file(), "two");
+    let delete =
+        |name: &str, fields: &str| server.send("DELETE", &format!("/_frag/files/{name}"), fields, b"").status;
+    assert_eq!(delete("d/f", &format!("If-Match: {tag}\r\n")), 412, "a version that is gone");
+    assert_eq!(delete("d/f", "If-None-Match: *\r\n"), 412);
+    assert_eq!(delete("absent", "If-Match: *\r\n"), 412);
+    assert_eq!(file(), "two");
+    let tag = server.get("/_frag/files/d/f", "").field("etag").unwrap();
+    assert_eq!(delete("d/f", &format!("If-Match: {tag}\r\n")), 204);
+    assert_eq!(delete("d", "If-Match: \"x\"\r\n"), 412, "a directory has no sum");
+    assert_eq!(delete("d", "If-Match: *\r\n"), 204);
+}
+
+#[test]
 fn a_mode_is_kept_or_given() {
     let server = idle(&[]);
     let mode = |name: &str| server.root().join(name).metadata().unwrap().permissions().mode() & 0o7777;

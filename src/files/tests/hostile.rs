@@ -18,7 +18,7 @@ fn hostile_paths_touch_nothing() {
             let parsed = [RelativePath::parse_file(raw), RelativePath::parse_directory(raw)];
             for path in parsed.into_iter().flatten() {
                 let _ = root.upload(&path, &mut &b"x"[..], &options());
-                let _ = root.delete(&path);
+                let _ = root.delete(&path, &Conditions::default());
             }
         }
     }
@@ -42,7 +42,7 @@ fn links_out_of_the_root_are_refused_whatever_the_operation() {
             assert_eq!(code(put(&root, &file, b"x")), "outside_root");
             assert_eq!(code(put(&root, &new, b"x")), "outside_root");
             assert_eq!(code(get(&root, &file)), "outside_root");
-            assert_eq!(code(root.delete(&path(&file))), "outside_root");
+            assert_eq!(code(root.delete(&path(&file), &Conditions::default())), "outside_root");
             assert_eq!(code(root.list(&path(link), 9)), "outside_root");
         }
         assert_eq!(code(get(&root, "file")), "outside_root");
@@ -52,7 +52,7 @@ fn links_out_of_the_root_are_refused_whatever_the_operation() {
     let root = host.root();
     put(&root, "file", b"mine").unwrap();
     assert!(fs::symlink_metadata(host.inside("file")).unwrap().is_file());
-    root.delete(&path("relative")).unwrap();
+    root.delete(&path("relative"), &Conditions::default()).unwrap();
     assert!(fs::symlink_metadata(host.inside("relative")).is_err());
     host.assert_outside_untouched();
 }
@@ -117,9 +117,9 @@ fn race(open: impl Fn(&Host) -> Root) {
                     get(&root, "d/f").map(|contents| assert_eq!(contents, b"inside")),
                     put(&root, &format!("d/new{}/x", round % 8), b"inside").map(drop),
                     root.list(&path("d"), 100).map(drop),
-                    root.delete(&path("d/f")),
-                    root.delete(&path(&format!("d/new{}/x", round % 8))),
-                    root.delete(&path(&format!("d/new{}", round % 8))),
+                    root.delete(&path("d/f"), &Conditions::default()),
+                    root.delete(&path(&format!("d/new{}/x", round % 8)), &Conditions::default()),
+                    root.delete(&path(&format!("d/new{}", round % 8)), &Conditions::default()),
                 ];
                 for result in results {
                     match result {

@@ -50,7 +50,7 @@ fn a_full_disk_says_so_and_keeps_the_old_file() {
         while let Err(error) = put(&root, "f", &vec![2; 512 * 1024]) {
             assert!(Instant::now() < until, "{error}");
         }
-        root.delete(&path("f")).unwrap();
+        root.delete(&path("f"), &Conditions::default()).unwrap();
     }
 }
 
@@ -63,7 +63,7 @@ fn a_read_only_disk_says_so() {
     for root in host.roots() {
         assert_eq!(code(put(&root, "f", b"new")), "read_only_file_system");
         assert_eq!(code(put(&root, "d/new", b"new")), "read_only_file_system");
-        assert_eq!(code(root.delete(&path("f"))), "read_only_file_system");
+        assert_eq!(code(root.delete(&path("f"), &Conditions::default())), "read_only_file_system");
         assert_eq!(get(&root, "f").unwrap(), b"old");
     }
 }
@@ -95,7 +95,7 @@ fn a_forbidden_directory_says_so() {
     for root in host.roots() {
         assert_eq!(code(put(&root, "f", b"new")), "denied");
         assert_eq!(code(put(&root, "d/f", b"new")), "denied");
-        assert_eq!(code(root.delete(&path("f"))), "denied");
+        assert_eq!(code(root.delete(&path("f"), &Conditions::default())), "denied");
     }
     fs::set_permissions(host.inside(""), fs::Permissions::from_mode(0o755)).unwrap();
 }

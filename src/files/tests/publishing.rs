@@ -94,7 +94,7 @@ fn a_cut_upload_leaves_nothing() {
         put(&root, "f", b"old").unwrap();
         root.upload(&path("f"), &mut CutBody { left: 10 }, &options()).unwrap_err();
         assert_eq!((get(&root, "f").unwrap().as_slice(), names(&host.inside("")).len()), (&b"old"[..], 1));
-        root.delete(&path("f")).unwrap();
+        root.delete(&path("f"), &Conditions::default()).unwrap();
     }
 }
 
@@ -190,28 +190,28 @@ fn fifty_uploads_to_one_name_leave_one_whole_version() {
 #[test]
 fn if_match_decides() {
     let host = Host::new();
-    let conditional = |if_match| UploadOptions { if_match: Some(if_match), ..options() };
+    let conditional = |versions| UploadOptions { conditions: matching(Some(versions)), ..options() };
     for root in host.roots() {
         for absent in ["absent", "no/such/directory"] {
-            for if_match in [IfMatch::Any, IfMatch::Sha256(vec![sha256(b"")])] {
+            for if_match in [Versions::Any, Versions::Sha256(vec![sha256(b"")])] {
                 let refused = root.upload(&path(absent), &mut Unreadable, &conditional(if_match));
                 assert_eq!(code(refused), "precondition_failed");
             }
         }
         put(&root, "f", b"1").unwrap();
         for wrong in [vec![], vec![sha256(b"0")], vec![sha256(b"1").to_uppercase()], vec!["*".to_owned()]] {
-            let refused = root.upload(&path("f"), &mut Unreadable, &conditional(IfMatch::Sha256(wrong)));
+            let refused = root.upload(&path("f"), &mut Unreadable, &conditional(Versions::Sha256(wrong)));
             assert_eq!(code(refused), "precondition_failed");
         }
-        let right = IfMatch::Sha256(vec![sha256(b"0"), sha256(b"1")]);
+        let right = Versions::Sha256(vec![sha256(b"0"), sha256(b"1")]);
         assert!(!root.upload(&path("f"), &mut &b"2"[..], &conditional(right)).unwrap().created);
-        root.upload(&path("f"), &mut &b"3"[..], &conditional(IfMatch::Any)).unwrap();
+        root.upload(&path("f"), &mut &b"3"[..], &conditional(Versions::Any)).unwrap();
         assert_eq!(get(&root, "f").unwrap(), b"3");
         // Somebody else writes in place, same length: the remembered digest is void.
         fs::write(host.inside("f"), "4").unwrap();
-        let stale = conditional(IfMatch::Sha256(vec![sha256(b"3")]));
+        let stale = conditional(Versions::Sha256(vec![sha256(b"3")]));
         assert_eq!(code(root.upload(&path("f"), &mut Unreadable, &stale)), "precondition_failed");
-        root.delete(&path("f")).unwrap();
+        root.delete(&path("f"), &Conditions::default()).unwrap();
     }
 }
 
@@ -220,8 +220,10 @@ fn of_twenty_conditional_uploads_one_wins() {
     let host = Host::new();
     for root in host.roots() {
         put(&root, "f", b"start").unwrap();
-        let conditional =
-            UploadOptions { if_match: Some(IfMatch::Sha256(vec![sha256(b"start")])), ..options() };
+        let conditional = UploadOptions {
+            conditions: matching(Some(Versions::Sha256(vec![sha256(b"start")]))),
+            ..options()
+        };
         let start = Barrier::new(20);
         let winners: Vec<u8> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..20_u8)

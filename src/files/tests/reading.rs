@@ -34,7 +34,8 @@ fn a_long_upload_keeps_its_strong_tag() {
     // Another life knows only size and time, but still honours If-Match.
     let other = host.root();
     assert_eq!(other.open_file(&path("f")).unwrap().etag.sha256(), None);
-    let conditional = UploadOptions { if_match: Some(IfMatch::Sha256(vec![uploaded.sha256])), ..options() };
+    let conditional =
+        UploadOptions { conditions: matching(Some(Versions::Sha256(vec![uploaded.sha256]))), ..options() };
     other.upload(&path("f"), &mut &b"short"[..], &conditional).unwrap();
 }
 
@@ -117,16 +118,16 @@ fn deletes_names_not_what_they_point_to() {
         symlink("file", host.inside("link")).unwrap();
         symlink("d", host.inside("to-directory")).unwrap();
         mkfifo(&host.inside("fifo"), Mode::S_IRWXU).unwrap();
-        assert_eq!(code(root.delete(&path("d"))), "not_empty");
-        assert_eq!(code(root.delete(&path("absent"))), "not_found");
-        assert_eq!(code(root.delete(&path("absent/x"))), "not_found");
-        assert_eq!(code(root.delete(&path("file/x"))), "not_a_directory");
-        assert_eq!(code(root.delete(&RelativePath::root())), "path_invalid");
-        root.delete(&path("link")).unwrap();
-        root.delete(&path("to-directory")).unwrap();
+        assert_eq!(code(root.delete(&path("d"), &Conditions::default())), "not_empty");
+        assert_eq!(code(root.delete(&path("absent"), &Conditions::default())), "not_found");
+        assert_eq!(code(root.delete(&path("absent/x"), &Conditions::default())), "not_found");
+        assert_eq!(code(root.delete(&path("file/x"), &Conditions::default())), "not_a_directory");
+        assert_eq!(code(root.delete(&RelativePath::root(), &Conditions::default())), "path_invalid");
+        root.delete(&path("link"), &Conditions::default()).unwrap();
+        root.delete(&path("to-directory"), &Conditions::default()).unwrap();
         assert_eq!(names(&host.inside("")), ["d", "fifo", "file"]);
         for name in ["d/empty", "d", "file", "fifo"] {
-            root.delete(&path(name)).unwrap();
+            root.delete(&path(name), &Conditions::default()).unwrap();
         }
         assert_eq!(names(&host.inside("")).len(), 0);
     }
