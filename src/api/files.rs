@@ -22,7 +22,8 @@ impl From<FileError> for HttpError {
             FileError::PathInvalid(_) | FileError::NameTooLong(_) => 400,
             FileError::OutsideRoot(_) | FileError::Denied(_) => 403,
             FileError::NotFound(_) => 404,
-            FileError::IsDirectory(_)
+            FileError::OtherFileSystem(_)
+            | FileError::IsDirectory(_)
             | FileError::NotADirectory(_)
             | FileError::NotAFile(_)
             | FileError::NotEmpty(_)

@@ -15,6 +15,9 @@ pub enum FileError {
     /// The path goes through a symbolic link that leaves the root, is absolute or loops (or through
     /// any link, on kernels without `openat2(2)`).
     OutsideRoot(String),
+    /// What was written cannot get its name: between the two another file system begins, or did not a moment
+    /// ago.
+    OtherFileSystem(String),
     /// A file is needed, a directory is there.
     IsDirectory(String),
     /// A directory is needed, something else is there; often a parent that is a file.
@@ -77,6 +80,7 @@ impl FileError {
         match self {
             FileError::PathInvalid(_) => "path_invalid",
             FileError::OutsideRoot(_) => "outside_root",
+            FileError::OtherFileSystem(_) => "other_file_system",
             FileError::IsDirectory(_) => "is_directory",
             FileError::NotADirectory(_) => "not_a_directory",
             FileError::NotAFile(_) => "not_a_file",
@@ -119,6 +123,14 @@ impl FileError {
         }
     }
 
+    /// Sorts the error of giving a file its name.
+    pub(super) fn of_naming(errno: Errno, path: &RelativePath) -> Self {
+        match errno {
+            Errno::EXDEV => FileError::OtherFileSystem(path.display()),
+            other => Self::from_errno(other, path),
+        }
+    }
+
     /// Sorts the standard library's error.
     pub(super) fn from_io(error: io::Error, path: &RelativePath) -> Self {
         match error.raw_os_error() {
@@ -133,6 +145,9 @@ impl fmt::Display for FileError {
         match self {
             FileError::PathInvalid(rule) => write!(f, "the path is refused: {rule}"),
             FileError::OutsideRoot(path) => write!(f, "{path}: a symbolic link leads out of the root"),
+            FileError::OtherFileSystem(path) => {
+                write!(f, "{path}: another file system is mounted there, or was while it was written")
+            }
             FileError::IsDirectory(path) => write!(f, "{path}: is a directory"),
             FileError::NotADirectory(path) => write!(f, "{path}: not a directory, or below a file"),
             FileError::NotAFile(path) => write!(f, "{path}: not a regular file"),

@@ -91,7 +91,7 @@ impl Root {
             let _publishing = lock(&self.publishing);
             self.check(path, &options.conditions)?;
             replaced(&directory, name, path)?;
-            staged.publish(&directory, name).map_err(failed)?
+            staged.publish(&directory, name).map_err(|errno| FileError::of_naming(errno, path))?
         };
         sync_directory(directory.as_fd()).map_err(failed)?;
 

@@ -1,6 +1,7 @@
 //! Archives and trees through the running binary.
 
 use crate::binary::{IDLE, Response, Server, connect, eventually, read_to_end, unused_port};
+use crate::files::Mounted;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -247,4 +248,41 @@ fn directories_are_closed_from_the_deepest_up() {
     std::fs::set_permissions(server.root().join("a"), std::fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!((closed, mode("a/b")), (0o644, 0o500));
     std::fs::set_permissions(server.root().join("a/b"), std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn an_archive_goes_wherever_something_is_mounted() {
+    let server = idle(&[]);
+    let beside = tempfile::tempdir().unwrap();
+    let at = |name: &str| server.root().join(name);
+    for name in ["data", "bound"] {
+        std::fs::create_dir(at(name)).unwrap();
+    }
+    // Another file system, and the same one once more.
+    let Some(_data) = Mounted::at(&at("data"), &["-t", "tmpfs", "-o", "size=4m", "none"]) else { return };
+    let Some(_bound) = Mounted::at(&at("bound"), &["--bind", beside.path().to_str().unwrap()]) else {
+        return;
+    };
+    // One by one with open files, and so many that they are put aside.
+    for count in [2, 60] {
+        let places = ["", "data/", "data/new/", "bound/", "bound/new/deep/"];
+        let names: Vec<String> =
+            places.iter().flat_map(|place| (0..count).map(move |n| format!("{place}f{n}"))).collect();
+        for text in ["first", "second"] {
+            let members: Vec<(&str, &[u8])> = names.iter().map(|name| (&**name, text.as_bytes())).collect();
+            let answer = unpack(&server, "?archive=tar", &archive(&members));
+            assert_eq!(answer.status, 200, "{}", answer.body_text());
+            for name in &names {
+                assert_eq!(std::fs::read_to_string(at(name)).unwrap(), text, "{name}");
+            }
+        }
+    }
+    // Taken back on all of them.
+    let count = || ["", "data", "bound"].map(|place| std::fs::read_dir(at(place)).unwrap().count());
+    let before = count();
+    std::fs::create_dir(at("bound/taken")).unwrap();
+    let bad = archive(&[("one", b"1"), ("data/one", b"1"), ("bound/taken", b"1")]);
+    assert_eq!(unpack(&server, "?archive=tar", &bad).code(), "is_directory");
+    std::fs::remove_dir(at("bound/taken")).unwrap();
+    assert_eq!(count(), before, "nothing hidden stays either");
 }

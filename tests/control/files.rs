@@ -3,7 +3,7 @@
 use crate::binary::{IDLE, Response, Server, unused_port};
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 fn idle(flags: &[&str]) -> Server {
@@ -308,23 +308,43 @@ fn what_stands_in_the_way_has_its_own_error() {
     assert_eq!(tree(server.root()), before);
 }
 
-/// A small tmpfs, unmounted on drop; none when we may not mount.
-struct Tmpfs(tempfile::TempDir);
+/// What is mounted somewhere, unmounted on drop.
+pub(crate) struct Mounted(PathBuf);
+
+impl Mounted {
+    /// None when we may not mount.
+    pub(crate) fn at(place: &Path, words: &[&str]) -> Option<Mounted> {
+        let mut mount = Command::new("mount");
+        mount.args(words).arg(place);
+        let mounted = nix::unistd::geteuid().is_root() && mount.output().is_ok_and(|o| o.status.success());
+        if !mounted {
+            println!("skipped: only root may mount");
+        }
+        mounted.then(|| Mounted(place.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// A small tmpfs.
+struct Tmpfs {
+    _mounted: Mounted,
+    directory: tempfile::TempDir,
+}
 
 impl Tmpfs {
     fn mount(options: &str) -> Option<Tmpfs> {
         let directory = tempfile::tempdir().unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", options, "none"]).arg(directory.path());
-        let mounted = nix::unistd::geteuid().is_root() && mount.output().is_ok_and(|o| o.status.success());
-        if !mounted {
-            println!("skipped: only root may mount a tmpfs");
-        }
-        mounted.then(|| Tmpfs(directory))
+        let mounted = Mounted::at(directory.path(), &["-t", "tmpfs", "-o", options, "none"])?;
+        Some(Tmpfs { _mounted: mounted, directory })
     }
 
     fn path(&self) -> &Path {
-        self.0.path()
+        self.directory.path()
     }
 
     /// A server whose root this is.
@@ -337,12 +357,6 @@ impl Tmpfs {
             other.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
             *binary = other;
         })
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
     }
 }
 

@@ -1,6 +1,7 @@
 //! A tar archive becomes the files below a directory, all of them or none: each member is staged as a
 //! single upload is, and only when the whole archive was read and fits do they get their names.
 mod members;
+mod places;
 mod plan;
 mod publish;
 
@@ -15,6 +16,7 @@ use nix::unistd::syncfs;
 use super::stage::Staged;
 use super::{FileError, RelativePath, Root};
 use members::{Kind, refused};
+use places::Places;
 use plan::{Contents, Plan};
 
 /// Archives that are taken at a time: each keeps its names in memory.
@@ -27,7 +29,7 @@ const SYNCED_SINGLY: u64 = 64;
 /// Bytes copied at once.
 const BUFFER_BYTES: usize = 128 * 1024;
 /// Descriptors that archives hold at most, besides their connections.
-pub const DESCRIPTORS: u64 = (UNNAMED + AT_ONCE * 8) as u64;
+pub const DESCRIPTORS: u64 = (UNNAMED + AT_ONCE * (8 + places::MOST)) as u64;
 
 /// What is in use below one root.
 #[derive(Debug, Default)]
@@ -94,9 +96,8 @@ impl Root {
         options: ArchiveOptions,
     ) -> Result<Unpacked, FileError> {
         let _running = Place::take(&self.in_use.archives, AT_ONCE).ok_or(FileError::Busy)?;
-        let failed = |errno| FileError::from_errno(errno, base);
         // What is hopeless is refused before the body is read.
-        let staging = Rc::new(self.open_existing(base)?.0);
+        let mut places = Places::new(self, base)?;
 
         let mut plan = Plan::new(base, options.max_members);
         let mut unpacked = Unpacked { files: 0, bytes: 0 };
@@ -104,6 +105,9 @@ impl Root {
         members::each(body, |member| {
             let name = member.name.clone();
             let path = base.join(&name).map_err(|error| refused(&name, error))?;
+            let parent = path.split_last().map_or_else(RelativePath::root, |(parent, _)| parent);
+            let problem = format!("is on one file system more than the {} of an archive", places::MOST);
+            let staging = places.find(&parent).ok_or_else(|| refused(&name, problem))?;
             if member.kind == Kind::Directory {
                 return plan.add_directory(path, Some(member.mode));
             }
@@ -113,6 +117,7 @@ impl Root {
                 return Err(FileError::TooLarge { limit_bytes: options.max_bytes });
             }
             plan.expect_file(&path)?;
+            let failed = |errno| FileError::from_errno(errno, &path);
             let disk = |error| FileError::from_io(error, &path);
             let staged = Staged::create(self, &staging).map_err(failed)?;
             let mode = member.mode;
@@ -126,10 +131,11 @@ impl Root {
             Ok(())
         })?;
         let sync_all = unpacked.files > SYNCED_SINGLY;
+        let sync = || places.all().try_for_each(|place| syncfs(place));
         if sync_all {
-            syncfs(&*staging).map_err(failed)?;
+            sync().map_err(|errno| FileError::from_errno(errno, base))?;
         }
-        publish::publish(self, plan, sync_all)?;
+        publish::publish(self, plan, sync_all.then_some(&sync))?;
         Ok(unpacked)
     }
 

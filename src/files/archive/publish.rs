@@ -8,7 +8,7 @@ use std::rc::Rc;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, renameat};
 use nix::sys::stat::{Mode, fchmod};
-use nix::unistd::{UnlinkatFlags, linkat, syncfs, unlinkat};
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
 use super::plan::{Contents, Node, Plan};
 use crate::base::lock::lock;
@@ -17,13 +17,17 @@ use crate::files::stage::{remove, take_name};
 use crate::files::upload::replaced;
 use crate::files::{FileError, RelativePath, Root};
 
-/// Publishes the plan. With `sync_all` the file system is synced once, instead of each directory.
-pub(super) fn publish(root: &Root, plan: Plan<'_>, sync_all: bool) -> Result<(), FileError> {
+/// Syncs everything at once.
+type SyncAll<'s> = Option<&'s dyn Fn() -> Result<(), Errno>>;
+
+/// Publishes the plan. With `sync_all` that is done, instead of syncing each directory.
+pub(super) fn publish(root: &Root, plan: Plan<'_>, sync_all: SyncAll<'_>) -> Result<(), FileError> {
     look(root, &plan)?;
     let mut done = Done { root, directories: Vec::new(), files: Vec::new(), kept: false };
     let modes = done.make_directories(&plan)?;
+    let base = plan.base.clone();
     let touched = done.name_files(plan)?;
-    done.sync(&touched, sync_all)?;
+    done.sync(&base, &touched, sync_all)?;
     // The deepest first: a directory that is closed to us closes what is below it.
     for (path, mode) in modes.into_iter().rev() {
         let directory = root.open_directory(&path)?;
@@ -144,7 +148,7 @@ impl Done<'_> {
             let Some((parent, name)) = path.split_last() else { continue };
             let name = name.to_owned();
             let directory = here.directory(root, &parent)?;
-            let failed = |errno| FileError::from_errno(errno, &path);
+            let failed = |errno| FileError::of_naming(errno, &path);
             let before = match replaced(&directory, &name, &path)? {
                 None => Before::Nothing,
                 Some(_) => keep(&directory, &name),
@@ -166,12 +170,16 @@ impl Done<'_> {
     }
 
     /// Makes the names durable, and then lets go of what was replaced.
-    fn sync(mut self, touched: &[RelativePath], all: bool) -> Result<(), FileError> {
+    fn sync(
+        mut self,
+        base: &RelativePath,
+        touched: &[RelativePath],
+        all: SyncAll<'_>,
+    ) -> Result<(), FileError> {
         self.kept = true;
         self.let_go();
-        if all {
-            let failed = |errno| FileError::from_errno(errno, &RelativePath::root());
-            return syncfs(self.root.open_directory(&RelativePath::root())?).map_err(failed);
+        if let Some(sync_all) = all {
+            return sync_all().map_err(|errno| FileError::from_errno(errno, base));
         }
         let above = self.directories.iter().filter_map(|path| path.split_last().map(|(above, _)| above));
         let mut changed: Vec<RelativePath> = touched.iter().cloned().chain(above).collect();
