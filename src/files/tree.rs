@@ -1,7 +1,7 @@
 //! Everything below a directory in one list, with the sums of the files: what somebody needs to know who
 //! keeps a directory elsewhere equal to it. Looks at links, never through them.
 use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
@@ -63,14 +63,17 @@ impl Root {
             let Ok(opened) = self.open_directory(&directory) else { continue };
             let Ok(mut opened) = Dir::from_fd(opened) else { continue };
             let names = opened.iter().map_while(Result::ok);
-            let names = names.map(|entry| entry.file_name().to_owned()).filter(|name| is_listed(name));
+            let names = names.map(|entry| entry.file_name().to_owned());
+            let wanted = |name: &CString| {
+                is_listed(name) && !except.iter().any(|other| other.as_bytes() == name.to_bytes())
+            };
             // One more than fits: enough to know that there are more.
-            let names: Vec<_> = names.take(limit - tree.entries.len() + 1).collect();
+            let most = limit - tree.entries.len() + 1;
+            let names: Vec<_> = names.filter(wanted).take(most).collect();
+            // Or that there may be, if one of them is gone by now.
+            tree.truncated |= names.len() == most;
             for name in names {
                 let name = OsStr::from_bytes(name.to_bytes());
-                if except.iter().any(|other| OsStr::new(other) == name) {
-                    continue;
-                }
                 let Ok(stat) = lstat(opened.as_fd(), name) else { continue };
                 let shown = joined(&prefix, name);
                 path_bytes += shown.len();

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Read};
 
-use tar::{Archive, Entry, EntryType, PaxExtensions};
+use tar::{Archive, Entry, EntryType};
 
 use crate::files::FileError;
 
@@ -240,13 +240,11 @@ impl Described {
     /// Takes the name and the size from pax records, and passes over owners, times and the like.
     fn take_records(&mut self, data: &[u8]) -> Result<(), FileError> {
         let invalid = |problem: &str| FileError::ArchiveInvalid(problem.to_owned());
-        // The library would take an empty line for the end of the records.
-        if data.windows(2).any(|pair| pair == b"\n\n") || data.first() == Some(&b'\n') {
-            return Err(invalid("a pax record is malformed"));
-        }
-        for record in PaxExtensions::new(data) {
-            let record = record.map_err(|_| invalid("a pax record is malformed"))?;
-            let (key, value) = (record.key_bytes(), record.value_bytes());
+        let mut left = data;
+        while !left.is_empty() {
+            let (key, value, rest) =
+                first_record(left).ok_or_else(|| invalid("a pax record is malformed"))?;
+            left = rest;
             match key {
                 b"path" if self.by_pax => return Err(invalid("a member has two pax names")),
                 b"path" => {
@@ -268,4 +266,15 @@ impl Described {
         }
         Ok(())
     }
+}
+
+/// The key, the value and what follows of pax records, `LENGTH KEY=VALUE\n` each (POSIX, `pax`). The length
+/// is that of the whole record; the library goes by line ends instead, which a value may hold.
+fn first_record(data: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let space = data.iter().position(|byte| *byte == b' ')?;
+    let digits = std::str::from_utf8(&data[..space]).ok().filter(|digits| !digits.starts_with('+'))?;
+    let (record, rest) = data.split_at_checked(digits.parse().ok()?)?;
+    let line = record.get(space + 1..)?.strip_suffix(b"\n")?;
+    let equals = line.iter().position(|byte| *byte == b'=').filter(|at| *at > 0)?;
+    Some((&line[..equals], &line[equals + 1..], rest))
 }

@@ -131,7 +131,7 @@ impl Root {
             Ok(())
         })?;
         let sync_all = unpacked.files > SYNCED_SINGLY;
-        let sync = || places.all().try_for_each(|place| syncfs(place));
+        let sync = || places.all().try_for_each(syncfs);
         if sync_all {
             sync().map_err(|errno| FileError::from_errno(errno, base))?;
         }

@@ -111,7 +111,9 @@ fn long_names_come_by_gnu_pax_and_ustar() {
         }
         format!("{length}{rest}")
     };
-    let records = format!("{}{}{}", record("mtime", "1.5"), record("path", &long), record("size", "1"));
+    // A value may hold anything, line ends and what looks like a record included.
+    let odd = record("SCHILY.xattr.user.x", "one\n\n9 path=x\ntwo=\n");
+    let records = format!("{}{odd}{}{}", record("mtime", "1.5"), record("path", &long), record("size", "1"));
     let global = member("g", EntryType::XGlobalHeader, record("comment", "0123").as_bytes());
     let pax = [global, member("x", EntryType::XHeader, records.as_bytes()), file("cut", b"2")];
     unpack(&root, "pax", &archive(&pax)).unwrap();
@@ -133,6 +135,13 @@ fn long_names_come_by_gnu_pax_and_ustar() {
         (record("GNU.sparse.major", "1"), "sparse"),
         ("7 path=x\n".to_owned(), "malformed"),
         ("\n".to_owned(), "malformed"),
+        ("9 path=x".to_owned(), "malformed"),
+        ("11 path=x\n".to_owned(), "malformed"),
+        ("3 \n".to_owned(), "malformed"),
+        ("5 =x\n".to_owned(), "malformed"),
+        ("7 path\n".to_owned(), "malformed"),
+        ("+9 path=x\n".to_owned(), "malformed"),
+        ("99999999999999999999 path=x\n".to_owned(), "malformed"),
         (format!("{}\n{}", record("path", "a"), record("path", "b")), "malformed"),
         (format!("{}{}", record("path", "a"), record("path", "b")), "two pax names"),
     ] {
@@ -321,6 +330,17 @@ fn a_tree_is_listed_with_its_sums() {
     assert_eq!(all.entries[5].entry.kind, Kind::Symlink);
     let cut = tree(5, false);
     assert_eq!((cut.entries.len(), cut.truncated), (5, true));
+    // What is left out takes no place, however much of it there is.
+    let left_out: Vec<String> = (0..50).map(|n| format!("x{n}")).collect();
+    for name in ["f0", "f1", "f2"].into_iter().chain(left_out.iter().map(String::as_str)) {
+        fs::create_dir_all(host.inside("many")).unwrap();
+        fs::write(host.inside("many").join(name), "").unwrap();
+    }
+    let except: Vec<&str> = left_out.iter().map(String::as_str).collect();
+    for (limit, truncated) in [(2, true), (3, false)] {
+        let tree = root.tree(&path("many"), limit, &except, false).unwrap();
+        assert_eq!((tree.entries.len(), tree.truncated), (limit, truncated));
+    }
     assert_eq!(code(root.tree(&path("absent"), 9, &[], true)), "not_found");
     assert_eq!(code(root.tree(&path("top/f"), 9, &[], true)), "not_a_directory");
 }
