@@ -1,4 +1,5 @@
-//! Whoever keeps a history of runs is told of each one's start and end, once, in their order.
+//! Runs as others of this process see them: whoever keeps a history is told of each one's start and end,
+//! once, in their order, and a reader that was announced finds all of the output.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -19,7 +20,7 @@ fn exec(max_concurrent: usize) -> (Exec, Arc<Mutex<Vec<Told>>>) {
     let settings = Settings {
         program: Program::Any,
         max_timeout: LONG,
-        max_output: 1 << 20,
+        max_output: 4 << 20,
         max_concurrent,
         env: Vec::new(),
     };
@@ -94,4 +95,28 @@ fn the_end_of_all_runs_is_waited_for_and_nothing_starts_after_it() {
     assert!(matches!(exec.start(wanted(&["true"], 1)), Err(StartError::ShuttingDown)));
     assert_eq!(told.lock().unwrap().len(), 4);
     eventually("nobody is left uncollected", || common::zombies() == 0);
+}
+
+#[test]
+fn the_first_output_waits_for_a_reader_that_is_to_come() {
+    const BYTES: usize = 2 << 20;
+    let (exec, _) = exec(1);
+    let command = ["head", &format!("-c{BYTES}"), "/dev/zero"];
+    let run = exec.start(Wanted { awaits_reader: true, ..wanted(&command, 1000) }).unwrap();
+    eventually("it has written what can be kept", || run.written()[0] >= 800 << 10);
+    assert!(!run.wait_end(Duration::from_millis(100)), "its reader is not there yet");
+    let mut reader = run.read_from([0; 2], true);
+    let mut seen = 0;
+    loop {
+        let mut batch = reader.read(LONG);
+        assert_eq!(batch.gaps, []);
+        while let Some(piece) = batch.next_piece() {
+            seen += piece.text.len();
+        }
+        if let Some(outcome) = batch.outcome {
+            assert_eq!(outcome.code, 0);
+            break;
+        }
+    }
+    assert!(seen >= BYTES, "{seen}");
 }

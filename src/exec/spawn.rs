@@ -21,7 +21,9 @@ pub(super) fn new_run(argv: &[OsString], wanted: &Wanted) -> io::Result<Run> {
     let program = argv.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
     let input = Input::new(wanted.stdin.clone(), wanted.keep_stdin);
     let command = (program, argv.len().saturating_sub(1));
-    Ok(Run::new(uuid_v4()?, command, wanted.detach, wanted.keep_background, input))
+    let run = Run::new(uuid_v4()?, command, wanted.detach, wanted.keep_background, input);
+    run.state().held = wanted.awaits_reader.then_some([0; 2]);
+    Ok(run)
 }
 
 /// Starts the process of an admitted run, and its pump.

@@ -53,6 +53,8 @@ pub struct Wanted {
     pub keep_stdin: bool,
     /// It goes on without its caller.
     pub detach: bool,
+    /// A reader that holds it will be there in a moment: its output waits for that one from the first byte.
+    pub awaits_reader: bool,
     /// What it leaves running in its group lives on.
     pub keep_background: bool,
 }

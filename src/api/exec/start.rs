@@ -61,6 +61,7 @@ fn wanted(
         stdin: request.stdin,
         keep_stdin: request.keep_stdin,
         detach: request.detach,
+        awaits_reader: request.stream && !request.detach,
         keep_background: request.keep_background,
     })
 }
