@@ -5,11 +5,13 @@ use super::events::Events;
 use super::failure::{Failure, Refusal};
 use super::output::{Output, note};
 use super::server::{Answer, Content, Server, broken};
+use crate::base::lock::lock;
 use serde_json::{Map, Value, json};
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 use ureq::http::Method;
 
 /// Its time was over (the code of `timeout(1)`).
@@ -18,6 +20,8 @@ const TIMED_OUT: u8 = 124;
 const ENDED: u8 = 125;
 /// Bytes of input in one request.
 const INPUT_BYTES: usize = 64 * 1024;
+/// Until input that the server was too busy for is sent again.
+const AGAIN: Duration = Duration::from_millis(500);
 
 pub(super) fn run(server: Server, output: Output, wanted: Exec) -> Result<ExitCode, Failure> {
     if wanted.args.is_empty() {
@@ -48,6 +52,7 @@ fn follow(server: &Arc<Server>, answer: Answer, output: Output, piped: bool) -> 
     let mut events = Events::of(answer.body.into_reader());
     // One that could not be started has a code that says so.
     let (mut started, mut ended) = (false, false);
+    let input = Arc::new(Mutex::new(None));
     while let Some(event) = events.next().map_err(|error| broken(error.into()))? {
         let Ok(data) = serde_json::from_str::<Value>(&event.data) else { continue };
         if output.json {
@@ -58,7 +63,7 @@ fn follow(server: &Arc<Server>, answer: Answer, output: Output, piped: bool) -> 
             "started" => {
                 started = true;
                 if piped {
-                    pass_input(Arc::clone(server), text("run_id").to_owned());
+                    pass_input(Arc::clone(server), text("run_id").to_owned(), Arc::clone(&input));
                 }
             }
             "stdout" if !output.json => output.raw(text("data").as_bytes())?,
@@ -69,7 +74,10 @@ fn follow(server: &Arc<Server>, answer: Answer, output: Output, piped: bool) -> 
                 ended = started;
                 note(text("message"));
             }
-            "exit_code" => return Ok(exit_code(&data, ended)),
+            "exit_code" => {
+                // It may have done well with a part of what it was to read.
+                return lock(&input).take().map_or_else(|| Ok(exit_code(&data, ended)), Err);
+            }
             _ if event.name.as_deref() == Some("gap") => note("output is missing here"),
             _ => {}
         }
@@ -92,8 +100,8 @@ fn exit_code(end: &Value, ended: bool) -> ExitCode {
 }
 
 /// Passes our standard input on, piece by piece, as the program takes it; beside the output, whose end ends
-/// this process and so the thread.
-fn pass_input(server: Arc<Server>, run: String) {
+/// this process and so the thread. If it cannot, it says why and ends the run, which would wait for more.
+fn pass_input(server: Arc<Server>, run: String, failed: Arc<Mutex<Option<Failure>>>) {
     let pass = move || {
         let mut input = io::stdin().lock();
         let mut piece = vec![0; INPUT_BYTES];
@@ -107,14 +115,27 @@ fn pass_input(server: Arc<Server>, run: String) {
                     (0, "?close=true")
                 }
             };
-            let content = Content::Bytes(&mut &piece[..count], count as u64);
-            let sent = server.send(Method::POST, &format!("exec/{run}/stdin{close}"), &[], content, None);
-            match sent.and_then(Answer::json) {
+            let target = format!("exec/{run}/stdin{close}");
+            let sent = loop {
+                let content = Content::Bytes(&mut &piece[..count], count as u64);
+                let sent = server.send(Method::POST, &target, &[], content, None);
+                match sent.and_then(Answer::json) {
+                    // It is busy, and has taken nothing of it.
+                    Err(Failure::Refused(Refusal { status: 503, .. })) => thread::sleep(AGAIN),
+                    other => break other,
+                }
+            };
+            match sent {
                 Ok(_) if close.is_empty() => {}
                 Ok(_) => return,
                 // It has ended, or reads no more.
                 Err(Failure::Refused(Refusal { status: 404 | 409, .. })) => return,
-                Err(failure) => return note(format_args!("standard input: {failure}")),
+                Err(failure) => {
+                    *lock(&failed) = Some(failure);
+                    // If this fails as well, so does the output.
+                    let _ = server.send(Method::DELETE, &format!("exec/{run}"), &[], Content::None, None);
+                    return;
+                }
             }
         }
     };

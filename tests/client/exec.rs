@@ -1,11 +1,14 @@
 //! `exec`: output, input and end of a program there, as if it ran here.
 
 use crate::binary::exec::{ADMIN, TOKEN, server, with_program};
-use crate::binary::{Server, eventually};
-use crate::ctl::{Running, Said, command_for, finish, finish_with};
+use crate::binary::{Server, Wire, connect, eventually};
+use crate::ctl::{Running, Said, command, command_for, finish, finish_with};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use std::io::Write;
+use std::net::TcpListener;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, mpsc};
 
 fn ctl(server: &Server, words: &[&str]) -> Said {
     finish(&mut command_for(server, TOKEN, words))
@@ -98,4 +101,54 @@ fn a_run_that_the_server_ended_is_no_success() {
     server.terminate();
     assert_eq!(client.wait(), Some(125), "{}", client.err());
     assert!(client.err().contains("shutting down"), "{}", client.err());
+}
+
+#[test]
+fn input_waits_for_a_server_that_is_busy() {
+    let server = server(&["--max-streams", "2", "--access-log", "control"]);
+    let mut holder = connect(server.address);
+    let follow = format!("GET /_frag/logs?follow=true HTTP/1.1\r\nHost: x\r\n{ADMIN}\r\n");
+    holder.write_all(follow.as_bytes()).unwrap();
+    // The other one is the run's own.
+    let mut cat = command_for(&server, TOKEN, &["exec", "--", "cat"]);
+    let mut client = Running::start(cat.stdin(Stdio::piped()));
+    let mut stdin = client.child.stdin.take().unwrap();
+    stdin.write_all(b"all of it").unwrap();
+    eventually("refused", || server.log.lock().unwrap().contains(" 503 "));
+    drop((holder, stdin));
+    assert_eq!((client.wait(), client.out(), client.err()), (Some(0), "all of it\n".into(), String::new()));
+}
+
+#[test]
+fn a_run_that_cannot_be_given_its_input_is_ended_and_no_success() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (end, ended) = mpsc::channel::<()>();
+    let ended = Arc::new(Mutex::new(ended));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (end, ended) = (end.clone(), Arc::clone(&ended));
+            std::thread::spawn(move || {
+                let mut wire = Wire::new(stream.unwrap());
+                while let Some(request) = wire.request() {
+                    match request.line() {
+                        "POST /_frag/exec HTTP/1.1" => {
+                            let started = "data: {\"type\":\"started\",\"run_id\":\"r\"}\n\n";
+                            let head = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
+                            wire.write(format!("{head}{started}").as_bytes());
+                            ended.lock().unwrap().recv().unwrap();
+                            return wire.write(b"data: {\"type\":\"exit_code\",\"code\":0}\n\n");
+                        }
+                        "DELETE /_frag/exec/r HTTP/1.1" => {
+                            end.send(()).unwrap();
+                            wire.write(b"HTTP/1.1 204 No Content\r\n\r\n");
+                        }
+                        _ => wire.write(b"HTTP/1.1 500 Broken\r\nContent-Length: 2\r\n\r\n{}"),
+                    }
+                }
+            });
+        }
+    });
+    let said = finish_with(&mut command(&["--url", &url, "exec", "--", "cat"]), b"input");
+    said.failed(1, &["no reason (500)"]);
 }
