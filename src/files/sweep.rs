@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use nix::dir::{Dir, OwningIter};
 use nix::errno::Errno;
 use nix::fcntl::openat;
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 
 use super::path::MAX_DEPTH;
 use super::root::{DIRECTORY, file_type, lstat, open_name};
@@ -18,9 +18,9 @@ const MAX_ENTRIES: usize = 100_000;
 
 impl Root {
     /// Deletes unfinished uploads of other processes below the root and returns how many. Follows no
-    /// link, stays on the root's file system, goes as deep as uploads do and stops after 100,000
-    /// entries. Uploads of this process may run meanwhile; another process that serves the same root
-    /// may lose one under way.
+    /// link, stays on the root's file system (what is mounted below it others may mount as well), goes as
+    /// deep as uploads do and stops after 100,000 entries. Uploads of this process may run meanwhile;
+    /// another process that serves the same root may lose one under way.
     pub fn remove_stale_temporaries(&self) -> usize {
         let Ok(top) = self.open_directory(&RelativePath::root()) else { return 0 };
         let (Ok(device), Ok(top)) = (fstat(&top).map(|stat| stat.st_dev), Level::open(top)) else {
@@ -70,9 +70,10 @@ impl Level {
     }
 }
 
+/// A file, or a link that an archive was replacing.
 fn remove_file(directory: BorrowedFd<'_>, name: &OsStr) -> bool {
-    lstat(directory, name).is_ok_and(|stat| file_type(&stat) == SFlag::S_IFREG)
-        && remove(directory, name).is_ok()
+    let is_ours = |stat: &FileStat| matches!(file_type(stat), SFlag::S_IFREG | SFlag::S_IFLNK);
+    lstat(directory, name).is_ok_and(|stat| is_ours(&stat)) && remove(directory, name).is_ok()
 }
 
 #[cfg(test)]
@@ -97,12 +98,13 @@ mod tests {
         }
         fs::create_dir(inside.join("a/.frag-upload-2-2-2")).unwrap();
         symlink(&outside, inside.join("link")).unwrap();
-        symlink("kept", inside.join("a/.frag-upload-3-3-3")).unwrap();
+        symlink(outside.join(&stale), inside.join("a/.frag-upload-3-3-3")).unwrap();
 
         let root = Root::open(&inside).unwrap();
-        assert_eq!(root.remove_stale_temporaries(), 2);
+        assert_eq!(root.remove_stale_temporaries(), 3);
         assert_eq!(root.remove_stale_temporaries(), 0);
         assert!(!inside.join(&stale).exists() && !inside.join("a/b").join(&stale).exists());
+        assert!(inside.join("a/.frag-upload-3-3-3").symlink_metadata().is_err(), "a link that was replaced");
         assert!(outside.join(&stale).exists(), "behind a link");
         assert!(inside.join("kept").exists() && inside.join("a/b/kept").exists());
         assert!(inside.join("a/.frag-upload-2-2-2").is_dir());
