@@ -75,11 +75,12 @@ pub(super) fn send_file(
     then: &str,
 ) -> Result<Value, Failure> {
     let failed = |error| Failure::local(file.display(), error);
-    let open = File::open(file).map_err(failed)?;
-    let metadata = open.metadata().map_err(failed)?;
-    if !metadata.is_file() {
+    // Before it is opened: of a FIFO that would wait for somebody who writes.
+    if !fs::metadata(file).map_err(failed)?.is_file() {
         return Err(Failure::Local(format!("{}: neither a file nor a directory", file.display())));
     }
+    let open = File::open(file).map_err(failed)?;
+    let metadata = open.metadata().map_err(failed)?;
     let mut progress = Progress::new(target, metadata.len());
     let mut counted = Counted { reader: open, progress: &mut progress };
     let url = format!("upload/{}?mode={mode:o}&{then}", encoded_path(target));

@@ -94,6 +94,9 @@ fn every_failure_has_its_exit_code() {
     // 4: this side.
     ctl(&server, &["upload", "/nonexistent"]).failed(4, &["/nonexistent"]);
     ctl(&server, &["upload", "/dev/null"]).failed(4, &["neither a file nor a directory"]);
+    let fifo = server.root().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    ctl(&server, &["upload", fifo.to_str().unwrap()]).failed(4, &["neither a file nor a directory"]);
     ctl(&server, &["sync", "/nonexistent"]).failed(4, &["/nonexistent"]);
     // Help is no failure.
     for words in [&["--help"][..], &["sync", "--help"]] {

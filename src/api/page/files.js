@@ -90,7 +90,24 @@ async function save(path, bytes) {
 }
 
 // -- One file as a text, to be changed.
-const editor = { path: "", etag: "", text: "" };
+const editor = { path: "", etag: "", text: "", before: "" };
+const LINE_END = /\r\n|\r|\n/;
+// The editor knows but one line end: lines that nobody changed get back the ones they had before.
+function withLineEnds(before, text) {
+  const ends = before.match(new RegExp(LINE_END, "g")) ?? [], old = before.split(LINE_END), lines = text.split("\n");
+  const most = Math.min(old.length, lines.length);
+  let head = 0, tail = 0;
+  while (head < most && old[head] === lines[head]) head += 1;
+  while (tail < most - head && old.at(-1 - tail) === lines.at(-1 - tail)) tail += 1;
+  const usual = new Set(ends).size === 1 ? ends[0] : "\n";
+  const whole = lines.map((line, number) => {
+    const left = lines.length - 1 - number;
+    if (left === 0) return line;
+    return line + ((number < head ? ends[number] : left <= tail ? ends.at(-left) : undefined) ?? usual);
+  }).join("");
+  // A lone CR may have come to stand before an LF.
+  return whole.split(LINE_END).length === lines.length ? whole : text;
+}
 async function openEditor(path) {
   try {
     const head = await ask(`files/${encodePath(path)}`, { method: "HEAD" });
@@ -99,10 +116,10 @@ async function openEditor(path) {
     const response = await ask(`files/${encodePath(path)}`);
     const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(await response.arrayBuffer());
     if (/\u0000/.test(text)) throw new TypeError();
-    Object.assign(editor, { path, etag: response.headers.get("etag"), text: text.replace(/\r\n/g, "\n"), crlf: text.includes("\r\n") });
     at("editor-name").textContent = oneLine(path);
     at("editor-size").textContent = size(bytes);
     at("editor-text").value = text;
+    Object.assign(editor, { path, etag: response.headers.get("etag"), before: text, text: at("editor-text").value });
     at("editor-error").textContent = "";
     at("editor").showModal();
     at("editor-text").setSelectionRange(0, 0);
@@ -114,12 +131,12 @@ async function openEditor(path) {
 async function saveEditor(element, restart) {
   const text = at("editor-text").value;
   await busy(element, restart ? "Restarting…" : "Saving…", async () => {
-    const body = editor.crlf ? text.replace(/\n/g, "\r\n") : text;
+    const body = withLineEnds(editor.before, text);
     const headers = editor.etag?.startsWith('"') ? { "if-match": editor.etag } : {};
     const response = await send(`upload/${encodePath(editor.path)}${restart ? "?restart=true" : ""}`, { method: "PUT", body, headers });
     if (response.status === 412) throw new Error("Somebody else changed the file meanwhile. Close it and open it again.");
     if (!response.ok) throw await refusal(response);
-    [editor.etag, editor.text] = [response.headers.get("etag"), text];
+    [editor.etag, editor.text, editor.before] = [response.headers.get("etag"), text, body];
     at("editor").close();
     tell(`Saved ${oneLine(editor.path)}${restart ? " and restarted" : ""}.`);
     refreshFiles();
