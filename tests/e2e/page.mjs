@@ -210,6 +210,14 @@ const scenarios = {
       await page.click("#editor-close");
       await page.click("#editor-close");
       assert.equal(readFileSync(join(ROOT, "pages/about.html"), "utf8"), "somebody else's");
+      // The ends of lines before and behind what was changed are as they were.
+      writeFileSync(join(ROOT, "pages/about.html"), "a\r\nb\nc\rd\r\n");
+      await page.getByRole("button", { name: "about.html", exact: true }).click();
+      await page.locator("#editor[open]").waitFor();
+      await page.locator("#editor-text").fill("a\nB\nB\nc\nd\n");
+      await page.click("#editor-save");
+      await page.locator("#editor[open]").waitFor({ state: "detached" });
+      assert.equal(readFileSync(join(ROOT, "pages/about.html"), "utf8"), "a\r\nB\nB\nc\rd\r\n");
     });
 
     await step("a program, its output as it comes, its code", async () => {

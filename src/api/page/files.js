@@ -92,7 +92,7 @@ async function save(path, bytes) {
 // -- One file as a text, to be changed.
 const editor = { path: "", etag: "", text: "", before: "" };
 const LINE_END = /\r\n|\r|\n/;
-// The editor knows but one line end: lines that nobody changed get back the ones they had before.
+// The editor knows but one line end: lines before and behind what was changed get back the ones they had.
 function withLineEnds(before, text) {
   const ends = before.match(new RegExp(LINE_END, "g")) ?? [], old = before.split(LINE_END), lines = text.split("\n");
   const most = Math.min(old.length, lines.length);
