@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 const QUIET: Duration = Duration::from_millis(15);
 /// No burst is waited for longer.
 const LONGEST_BURST: Duration = Duration::from_millis(200);
+/// A new file that nobody has closed by then was not opened either: it has got a second name (`link(2)`).
+const LINKED: Duration = Duration::from_secs(1);
 /// Between two looks without inotify.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -67,7 +69,7 @@ impl Watcher {
             sleep(time.unwrap_or(LOOK).min(LOOK));
             return Ok(());
         };
-        let until = time.map(|time| Instant::now() + time);
+        let mut until = time.map(|time| Instant::now() + time);
         let mut burst: Option<Instant> = None;
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -83,23 +85,32 @@ impl Watcher {
                 Err(errno) => return Err(Failure::local("waiting for changes", errno)),
             }
             match inotify.read_events() {
-                Ok(events) if events.iter().any(|event| self.matters(event)) => {
-                    if burst.get_or_insert_with(Instant::now).elapsed() >= LONGEST_BURST {
+                Ok(events) => {
+                    let changes = || events.iter().filter(|event| self.is_change(event));
+                    if changes().any(is_unfinished) {
+                        let look = Instant::now() + LINKED;
+                        until = Some(until.map_or(look, |until| until.min(look)));
+                    }
+                    if changes().any(|event| !is_unfinished(event))
+                        && burst.get_or_insert_with(Instant::now).elapsed() >= LONGEST_BURST
+                    {
                         return Ok(());
                     }
                 }
-                Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
+                Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(errno) => return Err(Failure::local("waiting for changes", errno)),
             }
         }
     }
 
-    fn matters(&self, event: &InotifyEvent) -> bool {
-        let is = |flag| event.mask.contains(flag);
-        // A new file matters when it is closed: that is another event.
-        let unfinished = is(AddWatchFlags::IN_CREATE) && !is(AddWatchFlags::IN_ISDIR);
+    fn is_change(&self, event: &InotifyEvent) -> bool {
         let name = event.name.as_ref().map(|name| name.to_string_lossy());
         let excluded = name.is_some_and(|name| self.exclude.matches(&name));
-        !unfinished && !excluded && !is(AddWatchFlags::IN_IGNORED)
+        !excluded && !event.mask.contains(AddWatchFlags::IN_IGNORED)
     }
+}
+
+/// A new file matters when it is closed: that is another event.
+fn is_unfinished(event: &InotifyEvent) -> bool {
+    event.mask.contains(AddWatchFlags::IN_CREATE) && !event.mask.contains(AddWatchFlags::IN_ISDIR)
 }

@@ -123,6 +123,12 @@ fn every_kind_of_save_is_seen() {
         expect(&server, "z", &[("app.py", "3"), ("new/deep/er/g", "5"), ("new/deep/f", "4")]);
         fs::remove_dir_all(here.path().join("new")).unwrap();
         expect(&server, "z", &[("app.py", "3")]);
+        // A second name of a file that is whole: nobody closes it.
+        write(aside.path(), "whole", "6");
+        fs::hard_link(aside.path().join("whole"), here.path().join("linked")).unwrap();
+        expect(&server, "z", &[("app.py", "3"), ("linked", "6")]);
+        fs::remove_file(here.path().join("linked")).unwrap();
+        expect(&server, "z", &[("app.py", "3")]);
         eventually("the directory goes", || !server.root().join("z/new").exists());
         client.signal(Signal::SIGINT);
     }
