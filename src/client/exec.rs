@@ -117,7 +117,7 @@ fn pass_input(server: Arc<Server>, run: String, failed: Arc<Mutex<Option<Failure
             };
             let target = format!("exec/{run}/stdin{close}");
             let sent = loop {
-                let content = Content::Bytes(&mut &piece[..count], count as u64);
+                let content = Content::Input(&mut &piece[..count], count as u64);
                 let sent = server.send(Method::POST, &target, &[], content, None);
                 match sent.and_then(Answer::json) {
                     // It is busy, and has taken nothing of it.

@@ -14,6 +14,9 @@ use ureq::{Agent, SendBody};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A stream without a byte for so long is dead: the server says something every 15 s.
 pub(super) const SILENCE: Duration = Duration::from_secs(45);
+/// So long nothing may come of any other answer: a restart waits for a minute and what `--drain` and
+/// `--stop-grace` say, a long upload for the disk. It is there for networks that swallow everything.
+const ANSWER_SILENCE: Duration = Duration::from_secs(600);
 /// Bytes of an answer that is kept in memory.
 const ANSWER_BYTES: u64 = 64 << 20;
 /// Bytes of a refusal that are read.
@@ -38,6 +41,8 @@ pub(super) enum Content<'c> {
     Json(&'c Value),
     /// This many bytes of a reader, which has them.
     Bytes(&'c mut dyn Read, u64),
+    /// The same, which is answered whenever somebody there reads it.
+    Input(&'c mut dyn Read, u64),
     /// All of a reader.
     Stream(&'c mut dyn Read),
 }
@@ -112,9 +117,14 @@ impl Server {
             request = request.header(*name, *value);
         }
         let stream = headers.iter().any(|(name, value)| *name == "accept" && *value == "text/event-stream");
+        let silence = match &content {
+            Content::Input(..) => None,
+            _ if stream => Some(SILENCE),
+            _ => Some(ANSWER_SILENCE),
+        };
         let run = |request: Request<SendBody<'_>>| {
             let request = self.agent.configure_request(request);
-            self.agent.run(request.timeout_per_read(stream.then_some(SILENCE)).build())
+            self.agent.run(request.timeout_per_read(silence).build())
         };
         let json;
         let sent = match content {
@@ -125,7 +135,7 @@ impl Server {
                 let request = request.header("content-length", json.len());
                 request.body(SendBody::from_reader(&mut json.as_bytes())).map(run)
             }
-            Content::Bytes(reader, bytes) => {
+            Content::Bytes(reader, bytes) | Content::Input(reader, bytes) => {
                 let mut exact = Exact { reader, left: bytes };
                 let request = request.header("content-length", bytes);
                 let request =
