@@ -3,9 +3,11 @@
 #[cfg(feature = "artifacts")]
 mod artifacts;
 mod exec;
+mod limits;
 mod places;
 #[cfg(feature = "runs")]
 mod runs;
+mod source;
 mod value;
 #[cfg(feature = "workers")]
 mod workers;
@@ -15,21 +17,23 @@ pub use artifacts::{ArtifactConfig, ArtifactPlace};
 
 #[cfg(feature = "runs")]
 pub use runs::RunsConfig;
+pub use source::ConfigError;
 
 use crate::cli::Flags;
 use crate::exec::Settings as ExecSettings;
 use crate::http::Limits;
 use crate::logger::{Access, Format};
+use limits::limits;
 use nix::sys::signal::Signal;
 use places::{ensure_token, existing_directory, outside_directory, token};
+use source::{Source, senseless};
 use std::ffi::OsString;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use value::{
-    is_origin, number, parse_port, parse_signal, parse_size, parse_time, parse_user, positive_time,
-    ready_path, takes_loopback,
+    is_origin, number, parse_port, parse_signal, parse_size, parse_time, parse_user, ready_path,
+    takes_loopback,
 };
 #[cfg(feature = "workers")]
 pub use workers::WorkersConfig;
@@ -124,87 +128,6 @@ pub struct Config {
     pub runs: RunsConfig,
 }
 
-/// A setting that makes no sense.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
-    setting: &'static str,
-    problem: String,
-}
-
-impl ConfigError {
-    fn new(setting: &'static str, problem: impl Into<String>) -> Self {
-        ConfigError { setting, problem: problem.into() }
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "--{} ({}): {}", self.setting, variable(self.setting), self.problem)
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
-/// The variable of a flag: `subprocess-port` is `FRAG_SUBPROCESS_PORT`.
-fn variable(setting: &str) -> String {
-    format!("FRAG_{}", setting.replace('-', "_").to_ascii_uppercase())
-}
-
-/// Where settings come from: a flag, else its variable.
-struct Source<'e> {
-    environment: &'e dyn Fn(&str) -> Option<OsString>,
-}
-
-impl Source<'_> {
-    // Once, not in each of its callers.
-    #[inline(never)]
-    fn text(&self, setting: &'static str, flag: Option<String>) -> Result<Option<String>, ConfigError> {
-        match (flag, (self.environment)(&variable(setting))) {
-            (Some(text), _) => Ok(Some(text)),
-            (None, Some(value)) if value.is_empty() => Ok(None),
-            (None, Some(value)) => {
-                value.into_string().map(Some).map_err(|_| ConfigError::new(setting, "is not UTF-8"))
-            }
-            (None, None) => Ok(None),
-        }
-    }
-
-    fn parsed<T>(
-        &self,
-        setting: &'static str,
-        flag: Option<String>,
-        default: T,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Result<T, ConfigError> {
-        match self.text(setting, flag)? {
-            Some(text) => parse(text.trim()).map_err(|why| senseless(setting, &text, &why)),
-            None => Ok(default),
-        }
-    }
-
-    fn switch(&self, setting: &'static str, flag: bool) -> Result<bool, ConfigError> {
-        self.parsed(setting, flag.then(|| "true".to_owned()), false, |text| match text {
-            "1" | "true" | "yes" | "on" => Ok(true),
-            "0" | "false" | "no" | "off" => Ok(false),
-            _ => Err("is neither true nor false".to_owned()),
-        })
-    }
-
-    fn list(&self, setting: &'static str, flags: Vec<String>) -> Result<Vec<String>, ConfigError> {
-        if !flags.is_empty() {
-            return Ok(flags);
-        }
-        let text = self.text(setting, None)?.unwrap_or_default();
-        Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn senseless(setting: &'static str, text: &str, why: &str) -> ConfigError {
-    ConfigError::new(setting, format!("`{text}` {why}"))
-}
-
 /// Splits a command as a shell would.
 fn words(command: &str) -> Option<Vec<String>> {
     shlex::split(command)
@@ -223,6 +146,7 @@ impl Config {
         #[cfg(feature = "workers")]
         let workers = workers::Given::take(&mut flags);
         let exec = exec::settings(&from, &flags)?;
+        let limit_flags = flags.clone();
         #[cfg(feature = "artifacts")]
         let artifact_flags = flags.clone();
         #[cfg(feature = "runs")]
@@ -289,38 +213,6 @@ impl Config {
         }
         let needs_token = runs_programs.filter(|_| !open_control);
         let token = ensure_token(token, needs_token, state_dir.as_deref())?;
-        let defaults = Limits::default();
-        let limits = Limits {
-            max_connections: from.parsed(
-                "max-connections",
-                flags.max_connections,
-                defaults.max_connections,
-                |t| number(t, 1),
-            )?,
-            max_streams: from
-                .parsed("max-streams", flags.max_streams, defaults.max_streams, |t| number(t, 1))?,
-            threads_min: from
-                .parsed("threads-min", flags.threads_min, defaults.threads_min, |t| number(t, 1))?,
-            threads_max: from
-                .parsed("threads-max", flags.threads_max, defaults.threads_max, |t| number(t, 1))?,
-            head_timeout: from.parsed(
-                "head-timeout",
-                flags.head_timeout,
-                defaults.head_timeout,
-                positive_time,
-            )?,
-            idle_timeout: from.parsed(
-                "idle-timeout",
-                flags.idle_timeout,
-                defaults.idle_timeout,
-                positive_time,
-            )?,
-            min_rate: from.parsed("min-rate", flags.min_rate, defaults.min_rate, parse_size)?,
-            max_body: from.parsed("max-body", flags.max_body, defaults.max_body, parse_size)?,
-        };
-        if limits.threads_min > limits.threads_max {
-            return Err(ConfigError::new("threads-min", "is above --threads-max"));
-        }
         Ok(Config {
             command,
             command_text,
@@ -384,7 +276,7 @@ impl Config {
                 MAX_ARCHIVE_MEMBERS,
                 |text| number(text, 1),
             )?,
-            limits,
+            limits: limits(&from, limit_flags)?,
             exec,
             #[cfg(feature = "artifacts")]
             artifacts,

@@ -111,7 +111,7 @@ fn a_drain_has_an_end_and_a_late_leaver_does_no_harm() {
     assert_eq!(supervisor.restart(), Ok(()));
     assert!(supervisor.wait_ready(LONG));
     let inside = supervisor.enter().unwrap();
-    assert_eq!((stuck.generation, inside.generation), (1, 2));
+    assert_eq!((stuck.life.generation, inside.life.generation), (1, 2));
     drop(stuck);
     drop(inside);
     assert_eq!(supervisor.restart(), Ok(()));

@@ -69,7 +69,8 @@ pub(super) fn destination(text: &str) -> std::io::Result<PathBuf> {
 }
 
 /// The token: in the file that the flag names, else FRAG_TOKEN, else in the file that the variable names,
-/// else in `token` in the state directory if it is there. One that is set but cannot be used is an error: nobody who sets one wants to run without.
+/// else in `token` in the state directory if it is there. One that is set but cannot be used is an error:
+/// nobody who sets one wants to run without.
 pub(super) fn token(
     from: &Source<'_>,
     file: Option<String>,

@@ -44,7 +44,7 @@ impl Client {
         flight: &InFlight,
         timeout: Option<Duration>,
     ) -> Result<Client, HttpError> {
-        let (generation, upstream) = (flight.generation, flight.upstream);
+        let (generation, upstream) = (flight.life.generation, flight.upstream);
         let fits = |client: &&Client| {
             (client.relay, client.generation, client.upstream) == (relay, generation, upstream)
         };
@@ -85,7 +85,7 @@ fn agent(flight: &InFlight, spare: &Arc<Spare>, timeout: Option<Duration>) -> Ag
         .timeout_connect(timeout)
         .timeout_recv_response(timeout)
         .build();
-    let (address, life) = (flight.upstream, flight.life());
+    let (address, life) = (flight.upstream, flight.life.clone());
     let connector = Upstream { address, life, spare: Arc::clone(spare), timeout };
     Agent::with_parts(config, connector, NoResolver(address))
 }

@@ -58,6 +58,17 @@ pub(super) enum Failure {
     Repeatable(HttpError),
 }
 
+impl Failure {
+    /// Of a call that ended for a reason that is not the wrapped server's.
+    pub(super) fn of_interruption(error: &io::Error) -> Option<Failure> {
+        match Interruption::of(error)? {
+            Interruption::ClientGone => Some(Failure::Gone),
+            Interruption::LifeOver => Some(Failure::LifeOver),
+            Interruption::EarlyResponse | Interruption::Ending => None,
+        }
+    }
+}
+
 impl Relay {
     /// A relay to the supervisor's server.
     pub fn new(supervisor: Supervisor, settings: RelaySettings) -> Relay {
@@ -76,7 +87,7 @@ impl Relay {
                 Ok(flight) => flight,
                 Err(NotReady { state }) => return self.hold(exchange, state),
             };
-            let generation = flight.generation;
+            let generation = flight.life.generation;
             let turn = match exchange.attempts().outlived(generation) {
                 true => match self.turns.take() {
                     // After so long a wait it goes without.
@@ -271,20 +282,17 @@ fn respond(
 
 /// What an error in the middle of a response means.
 fn broken(error: &io::Error) -> Failure {
-    if Interruption::of(error) == Some(Interruption::ClientGone) {
-        return Failure::Gone;
-    }
-    let what = format!("the wrapped server's answer broke off: {error}");
-    Failure::Final(bad_gateway("upstream_malformed", &what))
+    Failure::of_interruption(error).unwrap_or_else(|| {
+        let what = format!("the wrapped server's answer broke off: {error}");
+        Failure::Final(bad_gateway("upstream_malformed", &what))
+    })
 }
 
 /// What a failed call means.
 fn classify(call: &CallGuard, error: ureq::Error, repeatable: bool) -> Failure {
     if let ureq::Error::Io(io) = &error {
-        match Interruption::of(io) {
-            Some(Interruption::ClientGone) => return Failure::Gone,
-            Some(Interruption::LifeOver) => return Failure::LifeOver,
-            _ => {}
+        if let Some(failure) = Failure::of_interruption(io) {
+            return failure;
         }
         if io.kind() == ErrorKind::ConnectionRefused && !call.is_sent() {
             return Failure::Refused;

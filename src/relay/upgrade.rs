@@ -1,6 +1,5 @@
 //! A request to change the protocol: sent on a connection of its own, its refusal passed on as any
 //! response, its agreement byte for byte, and from there on a tunnel.
-use super::call::Interruption;
 use super::forward::{Failure, bad_gateway, timed_out};
 use super::raw::Reset;
 use super::upstream::{connect, wait_for};
@@ -27,8 +26,8 @@ pub(super) fn serve(
     let deadline = || timeout.map(|timeout| Instant::now() + timeout);
     let connecting = deadline();
     let wait = |socket: &TcpStream, at_most| wait_for(socket, true, Some(&client), at_most, connecting);
-    let life = flight.life();
-    let upstream = connect(flight.upstream, &life, wait).map_err(|error| ended(error, true))?;
+    let life = &flight.life;
+    let upstream = connect(flight.upstream, life, wait).map_err(|error| ended(error, true))?;
     let repeatable = exchange.head().method().is_repeatable();
     (&upstream).write_all(&request(exchange)).map_err(|error| ended(error, repeatable))?;
     wait_for_answer(&upstream, &client, deadline()).map_err(|error| ended(error, repeatable))?;
@@ -51,10 +50,8 @@ pub(super) fn serve(
 
 /// What an error before any answer means, of a request that may be sent again or not.
 fn ended(error: io::Error, repeatable: bool) -> Failure {
-    match Interruption::of(&error) {
-        Some(Interruption::ClientGone) => return Failure::Gone,
-        Some(Interruption::LifeOver) => return Failure::LifeOver,
-        _ => {}
+    if let Some(failure) = Failure::of_interruption(&error) {
+        return failure;
     }
     match error.kind() {
         ErrorKind::TimedOut => Failure::Final(timed_out()),

@@ -156,8 +156,8 @@ impl Shared {
         match (child.state, child.upstream) {
             (State::Ready, Some(upstream)) => {
                 child.in_flight += 1;
-                let left = Cell::new(false);
-                Ok(InFlight { generation: child.generation, upstream, shared: Arc::clone(self), left })
+                let life = Life { generation: child.generation, shared: Arc::clone(self) };
+                Ok(InFlight { life, upstream, left: Cell::new(false) })
             }
             (state, _) => Err(NotReady { state }),
         }
@@ -186,7 +186,8 @@ impl Shared {
 /// A life of the server, to ask how it stands.
 #[derive(Clone)]
 pub struct Life {
-    generation: u64,
+    /// Its number: one more for each.
+    pub generation: u64,
     shared: Arc<Shared>,
 }
 
@@ -214,41 +215,35 @@ impl Life {
 /// time; who holds a connection for long (a tunnel) should not hold this.
 pub struct InFlight {
     /// The life of the server this belongs to.
-    pub generation: u64,
+    pub life: Life,
     /// Where it listens.
     pub upstream: SocketAddr,
-    shared: Arc<Shared>,
     left: Cell<bool>,
 }
 
 impl fmt::Debug for InFlight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "InFlight({} at {})", self.generation, self.upstream)
+        write!(f, "InFlight({} at {})", self.life.generation, self.upstream)
     }
 }
 
 impl InFlight {
-    /// The life it belongs to.
-    pub fn life(&self) -> Life {
-        Life { generation: self.generation, shared: Arc::clone(&self.shared) }
-    }
-
     /// It is no longer a request that a restart waits for: it has become something that may last for
     /// ever. Dropping does the same.
     pub fn leave(&self) {
         if self.left.replace(true) {
             return;
         }
-        let mut child = lock(&self.shared.child);
+        let mut child = lock(&self.life.shared.child);
         // A leaver from an earlier life is not counted in this one.
-        if child.generation != self.generation {
+        if child.generation != self.life.generation {
             return;
         }
         child.in_flight -= 1;
         let last = child.in_flight == 0 && child.state == State::Draining;
         drop(child);
         if last {
-            self.shared.send(Message::Drained);
+            self.life.shared.send(Message::Drained);
         }
     }
 }
