@@ -305,6 +305,8 @@ fn files_have_their_types_and_rules() {
         }
     }
     for path in [
+        "//",
+        "///",
         "/nothing",
         "/nothing.js",
         "/docs/nothing",

@@ -85,9 +85,13 @@ pub(super) fn is_uuid_v4(text: &str) -> bool {
 }
 
 /// What a browser would make of a path before it asks: dot segments resolved, backslashes turned,
-/// fragment cut; then without slashes at its end. Nothing else is decoded.
+/// fragment cut; then without slashes at its end. Nothing else is decoded. Nothing but slashes, more than
+/// one, has no path for a browser, and is none of ours.
 pub(super) fn resolve(raw: &[u8]) -> Cow<'_, str> {
     let path = raw.split(|&b| b == b'#').next().unwrap_or(raw);
+    if path.len() > 1 && path.iter().all(|&b| b == b'/') {
+        return Cow::Borrowed("//");
+    }
     let path = String::from_utf8_lossy(path);
     let is_plain = !path.contains(['\\', '%', '.']);
     let path = if is_plain { path } else { Cow::Owned(without_dots(&path)) };
@@ -172,7 +176,9 @@ mod tests {
         for (raw, path) in [
             ("/", "/"),
             ("", "/"),
-            ("///", "/"),
+            ("//", "//"),
+            ("///", "//"),
+            ("/a/..//", "/"),
             ("/api/artifacts/", "/api/artifacts"),
             ("/api/artifacts///", "/api/artifacts"),
             ("//api//artifacts", "//api//artifacts"),
