@@ -86,6 +86,8 @@ impl Service for App {
             }
         };
         exchange.set_class(Class::Control);
+        // However long this takes, the wrapped server is free for others meanwhile.
+        self.relay.rest();
         self.api.serve(exchange, &below)
     }
 
@@ -103,14 +105,14 @@ impl Service for App {
         match self.access_log {
             Access::Off => {}
             Access::Control if record.class != Class::Control => {}
-            _ => access::log(record),
+            _ => access::log(record, true),
         }
     }
 
     fn refused(&self, record: &Record<'_>) {
         // Whoever reads the lines slowly has fewer of these, and keeps nobody from being let in.
-        if self.access_log == Access::All && logger::takes_a_line(0) {
-            access::log(record);
+        if self.access_log == Access::All {
+            access::log(record, false);
         }
     }
 

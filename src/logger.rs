@@ -1,12 +1,14 @@
 //! Our own log and the access log: one line a record on standard error, for people or as JSON.
+use crate::base::outlet::{has_room, write_now};
 use crate::base::time::rfc3339;
 use log::{LevelFilter, Log, Metadata, Record};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::errno::Errno;
+use nix::poll::PollTimeout;
 use serde::Serialize;
-use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,8 +69,12 @@ struct Line<'l> {
     message: &'l str,
 }
 
-/// Milliseconds that a line waits for a non-blocking standard error that is full.
-const FULL_WAIT: u8 = 250;
+/// How long a line waits for a standard error that is full. Then it is lost: whoever logs has others waiting
+/// for it.
+const FULL_WAIT: Duration = Duration::from_millis(250);
+
+/// Nobody took the last line in that time: the next ones do not wait.
+static STALLED: AtomicBool = AtomicBool::new(false);
 
 static FORMAT: OnceLock<Format> = OnceLock::new();
 
@@ -105,11 +111,12 @@ pub fn announce(text: &str) {
     }
 }
 
-/// A line of the access log.
-pub fn access(mut line: AccessLine<'_>) {
+/// A line of the access log. One that may not wait is lost where a slow reader leaves no room for it.
+pub fn access(mut line: AccessLine<'_>, may_wait: bool) {
+    let put = |line| put_within(line, if may_wait { FULL_WAIT } else { Duration::ZERO });
     (line.time, line.level) = (rfc3339(SystemTime::now()), "ACCESS");
     if FORMAT.get() == Some(&Format::Json) {
-        return json(&line);
+        return put(json(&line));
     }
     let AccessLine { time, level, client, method, path, status, duration_us, received, sent, .. } = &line;
     let (method, path) = (method.unwrap_or("-"), path.unwrap_or("-"));
@@ -123,41 +130,48 @@ pub fn access(mut line: AccessLine<'_>) {
     put(text.into_bytes());
 }
 
-/// Whether a line can be written without a wait, or could within so many milliseconds: a pipe with room has room
-/// for a page.
-pub fn takes_a_line(within_ms: u8) -> bool {
-    // Past the standard library's lock, which another thread may hold in a write that waits.
-    let stderr = std::io::stderr();
-    let mut polled = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
-    poll(&mut polled, PollTimeout::from(within_ms)) == Ok(1)
-}
-
 fn write(level: &str, message: &str) {
     let now = rfc3339(SystemTime::now());
     match FORMAT.get() {
-        Some(Format::Json) => json(&Line { time: &now, level, message }),
+        Some(Format::Json) => put(json(&Line { time: &now, level, message })),
         _ => put(format!("{now} {level:5} {message}").into_bytes()),
     }
 }
 
-fn json(line: &impl Serialize) {
+fn json(line: &impl Serialize) -> Vec<u8> {
     // Numbers and strings always serialise.
-    put(serde_json::to_vec(line).unwrap_or_default());
+    serde_json::to_vec(line).unwrap_or_default()
 }
 
-fn put(mut line: Vec<u8>) {
+fn put(line: Vec<u8>) {
+    put_within(line, FULL_WAIT);
+}
+
+fn put_within(mut line: Vec<u8>, wait: Duration) {
     line.push(b'\n');
-    let mut stderr = std::io::stderr().lock();
+    // Lines do not mix, however long they are.
+    let stderr = std::io::stderr().lock();
+    let mut until = None;
     let mut rest = &line[..];
-    // One write a line, where it is taken whole; a closed standard error must not end the server.
     while !rest.is_empty() {
-        match stderr.write(rest) {
-            Ok(0) => return,
-            Ok(written) => rest = &rest[written..],
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Others may have made it non-blocking: it is theirs as well.
-            Err(error) if error.kind() == ErrorKind::WouldBlock && takes_a_line(FULL_WAIT) => {}
-            Err(_) => return,
+        match write_now(stderr.as_fd(), rest) {
+            Ok(written @ 1..) => {
+                rest = &rest[written..];
+                STALLED.store(false, Ordering::Relaxed);
+            }
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) if !STALLED.load(Ordering::Relaxed) => {
+                let until = *until.get_or_insert_with(|| Instant::now() + wait);
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return;
+                }
+                let waited =
+                    has_room(stderr.as_fd(), PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO));
+                STALLED.store(waited == Ok(false), Ordering::Relaxed);
+            }
+            // A closed standard error must not end the server.
+            _ => return,
         }
     }
 }

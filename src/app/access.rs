@@ -8,13 +8,16 @@ use crate::logger::{self, AccessLine};
 
 /// Characters of a path that are logged.
 const PATH_CHARS: usize = 2048;
+/// Of a method.
+const METHOD_CHARS: usize = 64;
 
-pub(super) fn log(record: &Record<'_>) {
+/// `may_wait` for whoever reads the lines slowly.
+pub(super) fn log(record: &Record<'_>, may_wait: bool) {
     let head = record.head;
-    let method = head.map(|head| head.method_bytes().escape_ascii().to_string());
+    let method = head.map(|head| escaped(head.method_bytes(), METHOD_CHARS));
     let path = head.map(|head| path(head.path(), record.class));
     let user = head.and_then(api::user);
-    logger::access(AccessLine {
+    let line = AccessLine {
         client: &record.peer.ip().to_canonical().to_string(),
         method: method.as_deref(),
         path: path.as_deref(),
@@ -26,19 +29,23 @@ pub(super) fn log(record: &Record<'_>) {
         id: std::str::from_utf8(record.id).ok().filter(|id| !id.is_empty()),
         user: user.as_deref(),
         ..AccessLine::default()
-    });
+    };
+    logger::access(line, may_wait);
 }
 
-/// Escaped, so that no client can begin a line or a word.
+/// Of no more than so many characters, and so that no client can begin a line or a word.
+fn escaped(text: &[u8], chars: usize) -> String {
+    text.escape_ascii().take(chars).map(char::from).collect()
+}
+
 fn path(path: &[u8], class: Class) -> String {
-    let escaped = |path: &[u8]| path.escape_ascii().take(PATH_CHARS).map(char::from).collect::<String>();
     // What nobody read may have been for us.
     if class == Class::Relay {
-        return escaped(path);
+        return escaped(path, PATH_CHARS);
     }
     let below = path.strip_prefix(PREFIX).filter(|below| below.starts_with(b"/")).unwrap_or(path);
     let shown = api::loggable(below);
-    let mut text = escaped(&path[..path.len() - below.len()]) + &escaped(shown);
+    let mut text = escaped(&path[..path.len() - below.len()], PATH_CHARS) + &escaped(shown, PATH_CHARS);
     if shown.len() < below.len() {
         text.push('…');
     }

@@ -30,11 +30,11 @@ impl Signals {
                     return;
                 }
                 forced.store(true, Ordering::Release);
-                log::warn!("told to end again: killing everything");
                 match ended.get() {
                     Some(supervisor) => supervisor.kill_now(),
                     None => processes.kill_everything(),
                 }
+                log::warn!("told to end again: everything is killed");
                 // The orderly end is under way on other threads and is what is to be cut short.
                 #[allow(clippy::exit)]
                 std::process::exit(1);

@@ -3,6 +3,7 @@ pub mod arguments;
 pub mod base64;
 pub mod hex;
 pub mod lock;
+pub mod outlet;
 pub mod random;
 pub mod ring;
 pub mod stop;

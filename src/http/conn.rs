@@ -55,8 +55,12 @@ impl Attempts {
         self.lives > 0 && self.life != life
     }
 
-    pub(super) fn note(&mut self, life: u64) {
-        if self.lives == 0 || self.life != life {
+    fn is_first_in(&self, life: u64) -> bool {
+        self.lives == 0 || self.life != life
+    }
+
+    fn note(&mut self, life: u64) {
+        if self.is_first_in(life) {
             *self = Attempts { life, in_life: 0, lives: self.lives + 1 };
         }
         self.in_life += 1;
@@ -66,7 +70,7 @@ impl Attempts {
 /// A request that waits for the wrapped server without a thread.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Hold {
-    /// When it was first held.
+    /// When it was first held, or first since a life of the server took it.
     pub(super) since: Option<Instant>,
     /// How it was sent to the wrapped server in vain.
     pub(super) attempts: Attempts,
@@ -74,6 +78,16 @@ pub(super) struct Hold {
     pub(super) began: Option<Instant>,
     /// The number of its id, if that is one of ours.
     pub(super) number: Option<u64>,
+}
+
+impl Hold {
+    /// The request was sent in vain to this life. That life was there: what was waited for it is over.
+    pub(super) fn note(&mut self, life: u64) {
+        if self.attempts.is_first_in(life) {
+            self.since = None;
+        }
+        self.attempts.note(life);
+    }
 }
 
 /// What a connection's buffer begins with.

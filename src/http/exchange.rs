@@ -154,7 +154,7 @@ impl<'c> Exchange<'c> {
         std::mem::take(&mut self.conn.buffer)
     }
 
-    /// When this request was first held, if it was.
+    /// When this request was first held, if it was; a life of the wrapped server that took it in vain ends that.
     pub fn held_since(&self) -> Option<Instant> {
         self.conn.hold.since
     }
@@ -166,7 +166,7 @@ impl<'c> Exchange<'c> {
 
     /// Notes that the request was sent in vain to a life of the wrapped server; how often by now.
     pub fn note_attempt(&mut self, life: u64) -> Attempts {
-        self.conn.hold.attempts.note(life);
+        self.conn.hold.note(life);
         self.conn.hold.attempts
     }
 

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{ChildStderr, ChildStdout};
 use std::time::{Duration, Instant};
 
+use crate::base::outlet::write_now;
 use crossbeam_channel::{Receiver, bounded};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -135,8 +136,7 @@ fn pass_on(to: BorrowedFd<'_>, mut bytes: &[u8], mut ended: Option<&PipeReader>)
             Err(Errno::EINTR) => continue,
             Err(_) => return false,
             Ok(_) if fds[0].any() == Some(false) => ended = None,
-            // As much as a pipe that can be written takes whole, without waiting.
-            Ok(_) => match nix::unistd::write(to, &bytes[..bytes.len().min(libc::PIPE_BUF)]) {
+            Ok(_) => match write_now(to, bytes) {
                 Ok(written) => bytes = &bytes[written..],
                 Err(Errno::EINTR | Errno::EAGAIN) => {}
                 Err(_) => return false,

@@ -7,7 +7,7 @@ use crate::supervisor::InFlight;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ureq::Agent;
 use ureq::http::uri::{Authority, Uri};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
@@ -21,8 +21,13 @@ const IDLE_CONNECTIONS: usize = 1;
 /// request rarely meets a connection that is just being closed.
 const IDLE_AGE: Duration = Duration::from_millis(1500);
 
+/// How long a client serves its thread, and with it a connection that is never idle: one that serves one
+/// connection at a time gets to the others' then.
+const AGE: Duration = Duration::from_secs(2);
+
 #[derive(Clone)]
 pub(super) struct Client {
+    born: Instant,
     relay: u64,
     generation: u64,
     upstream: SocketAddr,
@@ -47,6 +52,7 @@ impl Client {
         let (generation, upstream) = (flight.life.generation, flight.upstream);
         let fits = |client: &&Client| {
             (client.relay, client.generation, client.upstream) == (relay, generation, upstream)
+                && client.born.elapsed() < AGE
         };
         if let Some(client) = CLIENT.with_borrow(|client| client.as_ref().filter(fits).cloned()) {
             return Ok(client);
@@ -57,7 +63,7 @@ impl Client {
         })?;
         let spare = Arc::new(Spare::new(IDLE_AGE));
         let agent = agent(flight, &spare, timeout);
-        let client = Client { relay, generation, upstream, agent, authority, spare };
+        let client = Client { born: Instant::now(), relay, generation, upstream, agent, authority, spare };
         CLIENT.set(Some(client.clone()));
         Ok(client)
     }

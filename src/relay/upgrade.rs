@@ -1,5 +1,6 @@
 //! A request to change the protocol: sent on a connection of its own, its refusal passed on as any
 //! response, its agreement byte for byte, and from there on a tunnel.
+use super::client::Client;
 use super::forward::{Failure, bad_gateway, timed_out};
 use super::raw::Reset;
 use super::upstream::{connect, wait_for};
@@ -21,6 +22,8 @@ pub(super) fn serve(
     flight: &InFlight,
     timeout: Option<Duration>,
 ) -> Result<(), Failure> {
+    // A server of one connection at a time would not take the one that is to come.
+    Client::end_of_thread();
     exchange.seat().leave_pool().map_err(Failure::Final)?;
     let client = Arc::clone(exchange.client());
     let deadline = || timeout.map(|timeout| Instant::now() + timeout);

@@ -2,7 +2,7 @@
 
 use crate::binary::client::{Client, End};
 use crate::binary::tunnel::{cpu_time_in_silence, threads};
-use crate::binary::{Server, eventually, unused_port};
+use crate::binary::{IDLE, Server, eventually, unused_port};
 use crate::common;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use serde_json::Value;
@@ -342,7 +342,7 @@ fn counting(numbers: usize, flags: &[&str], prepare: impl FnOnce(&PipeWriter)) -
     (server, reader)
 }
 
-fn can_be_read(reader: &PipeReader, bytes: i32) -> bool {
+fn can_be_read(reader: &impl AsRawFd, bytes: i32) -> bool {
     let mut there = 0;
     // SAFETY: FIONREAD writes one int, to where one is.
     #[allow(unsafe_code)]
@@ -380,4 +380,42 @@ fn a_standard_output_that_nobody_reads_holds_no_thread_of_an_earlier_life() {
         names.filter(|name| name == "output\n").count()
     };
     eventually("the others have given up", || outputs() == 1);
+}
+
+#[test]
+fn a_standard_error_that_nobody_reads_keeps_no_restart_and_no_end_waiting() {
+    // In pieces of whole pages, so that it is full to the last byte.
+    let script = "until [ -e go ]; do sleep 0.01; done; seq 1 100000 >&2; exec sleep 1000";
+    let flags = ["--stop-grace", "0", "--drain", "0"];
+    let mut server = Server::start(&format!("sh -c '{script}'"), unused_port(), &flags);
+    let pipe = std::fs::File::open(format!("/proc/{}/fd/2", server.pid())).unwrap();
+    let log = std::sync::Arc::clone(&server.log);
+    // Who reads it waits for this.
+    let _stalled = log.lock().unwrap();
+    std::fs::write(server.root().join("go"), "").unwrap();
+    for _ in 0..2 {
+        eventually("it is full", || can_be_read(&pipe, 65_536));
+        assert_eq!(server.send("POST", "/_frag/restart", "", b"").status, 200);
+    }
+    eventually("it is full", || can_be_read(&pipe, 65_536));
+    assert_eq!(server.terminate(), Some(0));
+}
+
+#[test]
+fn a_standard_error_that_nobody_reads_keeps_nobody_from_being_let_in() {
+    let server = Server::start(IDLE, unused_port(), &["--access-log", "all"]);
+    let log = std::sync::Arc::clone(&server.log);
+    let _stalled = log.lock().unwrap();
+    let requests = |held: u8| {
+        let line = format!("\nfrag_http_requests_held {held}\n");
+        eventually("they are held, or gone", || server.get("/_frag/metrics", "").body_text().contains(&line));
+    };
+    for _ in 0..4 {
+        let mut client = Client::new(server.address);
+        client.send(format!("{} / HTTP/1.1\r\nHost: h\r\n\r\n", "X".repeat(40_000)));
+        requests(1);
+        drop(client);
+        // The listener thread has its line to write.
+        requests(0);
+    }
 }

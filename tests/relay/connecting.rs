@@ -9,6 +9,7 @@ use nix::sys::socket::{Backlog, listen};
 use nix::unistd::Pid;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long the kernel waits before it asks a full queue again, and then some.
@@ -91,8 +92,8 @@ fn who_waits_for_it_is_held_when_its_life_ends() {
     drop((queued, listener));
 }
 
-#[test]
-fn a_server_of_one_connection_at_a_time_serves_one_client_after_the_other() {
+/// A server that serves one connection at a time.
+fn one_at_a_time() -> Server {
     let (server, listener) = Server::with_backend(&[]);
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -102,10 +103,51 @@ fn a_server_of_one_connection_at_a_time_serves_one_client_after_the_other() {
             }
         }
     });
+    server
+}
+
+#[test]
+fn a_server_of_one_connection_at_a_time_serves_one_client_after_the_other() {
+    let server = one_at_a_time();
     // More than there are threads that always wait, so that each would have a connection.
     for _ in 0..10 {
         assert_eq!(server.get("/", "").body_text(), "mine");
     }
+}
+
+#[test]
+fn nor_does_one_client_that_is_never_idle_keep_it_to_itself() {
+    let server = one_at_a_time();
+    let busy = &AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        let mut first = Client::new(server.address);
+        assert_eq!(first.get("/").body_text(), "mine");
+        scope.spawn(move || {
+            while busy.load(Ordering::Relaxed) {
+                assert_eq!(first.get("/").body_text(), "mine");
+            }
+        });
+        let second = std::panic::catch_unwind(|| server.get("/", "").body_text());
+        busy.store(false, Ordering::Relaxed);
+        assert_eq!(second.unwrap(), "mine");
+    });
+}
+
+#[test]
+fn nor_does_a_thread_that_has_gone_on_to_something_else() {
+    let server = one_at_a_time();
+    let began = Instant::now();
+    let mut client = Client::new(server.address);
+    assert_eq!(client.get("/").body_text(), "mine");
+    // On a connection of its own.
+    client.send(UPGRADE);
+    assert_eq!(client.response("GET").body_text(), "mine");
+    // Served by us, and slowly sent.
+    let mut client = Client::new(server.address);
+    assert_eq!(client.get("/").body_text(), "mine");
+    client.send("POST /_frag/api/artifacts HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n{");
+    assert_eq!(server.get("/", "").body_text(), "mine");
+    assert!(began.elapsed() < FAR_LESS_THAN_PATIENCE, "{:?}", began.elapsed());
 }
 
 #[test]

@@ -209,6 +209,31 @@ fn after_a_crash_slow_answers_keep_no_request_from_being_sent() {
 }
 
 #[test]
+fn who_was_held_is_held_again_when_a_life_ends_that_took_it() {
+    const HOLD: Duration = Duration::from_secs(3);
+    let reserved = Reserved::new();
+    let port = reserved.port;
+    let server = Server::start(IDLE, port, &["--hold-timeout", "3s"]);
+    let mut client = begin(&server, GET);
+    let held = "\nfrag_http_requests_held 1\n";
+    eventually("it is held", || server.get("/_frag/metrics", "").body_text().contains(held));
+    let began = Instant::now();
+    let listener = server.open_listener(reserved);
+    // Behind the readiness probes.
+    let wire =
+        std::iter::repeat_with(|| Wire::accept(&listener)).find_map(|mut wire| wire.head().map(|_| wire));
+    eventually("the app has had it for so long", || began.elapsed() > HOLD);
+    let child = || serde_json::from_str::<serde_json::Value>(&server.status()).unwrap()["pid"].as_i64();
+    let first = child().unwrap();
+    drop(listener);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(first as i32), nix::sys::signal::SIGKILL).unwrap();
+    drop(wire);
+    eventually("another life", || child().is_some_and(|pid| pid != first));
+    play(TcpListener::bind(("127.0.0.1", port)).unwrap(), |_| ok(b"served"));
+    assert_eq!(finish(&mut client).body_text(), "served");
+}
+
+#[test]
 fn a_held_client_that_leaves_is_forgotten() {
     let reserved = Reserved::new();
     let server = Server::start(IDLE, reserved.port, &[]);
