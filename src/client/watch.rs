@@ -72,13 +72,15 @@ impl Watcher {
             sleep(time.unwrap_or(LOOK).min(LOOK));
             return Ok(());
         };
-        let until = time.map(|time| Instant::now() + time);
-        let mut burst: Option<Instant> = None;
+        let mut until = time.map(|time| Instant::now() + time);
+        let mut longest: Option<Instant> = None;
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            let wait = if burst.is_some() { Some(QUIET) } else { left };
-            let timeout = wait.map_or(PollTimeout::NONE, |wait| {
-                PollTimeout::try_from(wait.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(());
+            }
+            let timeout = left.map_or(PollTimeout::NONE, |left| {
+                PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
             });
             let mut watched = [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
             match poll(&mut watched, timeout) {
@@ -89,10 +91,10 @@ impl Watcher {
             }
             match inotify.read_events() {
                 Ok(events) => {
-                    if events.iter().any(|event| self.is_change(event))
-                        && burst.get_or_insert_with(Instant::now).elapsed() >= LONGEST_BURST
-                    {
-                        return Ok(());
+                    // What is no change makes no burst longer.
+                    if events.iter().any(|event| self.is_change(event)) {
+                        let now = Instant::now();
+                        until = Some((now + QUIET).min(*longest.get_or_insert(now + LONGEST_BURST)));
                     }
                     for gone in events.iter().filter(|event| event.mask.contains(AddWatchFlags::IN_IGNORED)) {
                         self.directories.remove(&gone.wd);
@@ -131,6 +133,7 @@ mod tests {
     use super::*;
     use std::fs::{self, File};
     use std::io::Write;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     fn watcher(top: &Path) -> Watcher {
         let mut watcher = Watcher::new(false, &Exclude::new(&[]));
@@ -172,5 +175,26 @@ mod tests {
         fs::remove_dir_all(top.path().join("b")).unwrap();
         waits(&mut watcher, long);
         assert_eq!(watcher.directories.len(), 1);
+    }
+
+    #[test]
+    fn what_is_left_out_holds_no_change_back() {
+        let top = tempfile::tempdir().unwrap();
+        let mut watcher = watcher(top.path());
+        let done = AtomicBool::new(false);
+        let long = Duration::from_secs(60);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let end = Instant::now() + long * 2;
+                while !done.load(Ordering::Relaxed) && Instant::now() < end {
+                    fs::write(top.path().join("f~"), "1").unwrap();
+                    sleep(Duration::from_millis(1));
+                }
+            });
+            fs::write(top.path().join("f"), "1").unwrap();
+            let waited = waits(&mut watcher, long);
+            done.store(true, Ordering::Relaxed);
+            assert!(waited < LONGEST_BURST * 10, "{waited:?}");
+        });
     }
 }
