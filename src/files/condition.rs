@@ -1,5 +1,10 @@
 //! What a caller counts on when a file is replaced or deleted: the preconditions of RFC 9110, sections
-//! 13.1.1 and 13.1.2. A directory or a device is a version without a sum.
+//! 13.1.1 and 13.1.2. A directory, a link or a device is a version without a sum.
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+
+use super::root::lstat;
 use super::{FileError, RelativePath, Root};
 
 /// Versions of a file that a condition names.
@@ -35,14 +40,33 @@ impl Root {
     }
 
     fn is_there(&self, path: &RelativePath, versions: &Versions) -> Result<bool, FileError> {
+        let Versions::Sha256(wanted) = versions else { return self.is_name(path) };
         let (file, metadata) = match self.open_regular(path) {
             Ok(open) => open,
-            Err(FileError::NotFound(_) | FileError::OutsideRoot(_)) => return Ok(false),
-            Err(FileError::IsDirectory(_) | FileError::NotAFile(_)) => return Ok(*versions == Versions::Any),
+            Err(
+                FileError::NotFound(_)
+                | FileError::OutsideRoot(_)
+                | FileError::IsDirectory(_)
+                | FileError::NotAFile(_),
+            ) => return Ok(false),
             Err(other) => return Err(other),
         };
-        let Versions::Sha256(wanted) = versions else { return Ok(true) };
         let found = self.tags.sha256(&file, &metadata).map_err(|e| FileError::from_io(e, path))?;
         Ok(found.is_some_and(|found| wanted.contains(&found)))
+    }
+
+    /// Whether anything has this name: a link has, wherever it leads, and an upload would replace it.
+    fn is_name(&self, path: &RelativePath) -> Result<bool, FileError> {
+        let Some((parent, name)) = path.split_last() else { return Ok(true) };
+        let directory = match self.open_directory(&parent) {
+            Ok(directory) => directory,
+            Err(FileError::NotFound(_) | FileError::OutsideRoot(_)) => return Ok(false),
+            Err(other) => return Err(other),
+        };
+        match lstat(directory.as_fd(), name) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(FileError::from_errno(errno, path)),
+        }
     }
 }

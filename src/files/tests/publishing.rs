@@ -188,6 +188,33 @@ fn fifty_uploads_to_one_name_leave_one_whole_version() {
 }
 
 #[test]
+fn a_link_is_something_that_is_there() {
+    let host = Host::new();
+    fs::write(host.inside("file"), "x").unwrap();
+    for (target, name) in [("nowhere", "dangling"), ("../outside/f", "out"), ("file", "in"), ("loop", "loop")]
+    {
+        symlink(target, host.inside(name)).unwrap();
+        let nothing = Conditions { if_none_match: Some(Versions::Any), ..Conditions::default() };
+        let new = UploadOptions { conditions: nothing.clone(), ..options() };
+        for root in host.roots() {
+            let refused = root.upload(&path(name), &mut Unreadable, &new);
+            assert_eq!(code(refused), "precondition_failed", "{name}");
+            assert_eq!(code(root.delete(&path(name), &nothing)), "precondition_failed", "{name}");
+            root.check(&path(name), &matching(Some(Versions::Any))).unwrap();
+            for absent in ["absent", "absent/f"] {
+                root.check(&path(absent), &nothing).unwrap();
+                assert_eq!(
+                    code(root.check(&path(absent), &matching(Some(Versions::Any)))),
+                    "precondition_failed"
+                );
+            }
+        }
+        assert_eq!(fs::read_link(host.inside(name)).unwrap(), Path::new(target));
+    }
+    host.assert_outside_untouched();
+}
+
+#[test]
 fn if_match_decides() {
     let host = Host::new();
     let conditional = |versions| UploadOptions { conditions: matching(Some(versions)), ..options() };
