@@ -5,21 +5,22 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 
 use super::root::lstat;
-use super::{FileError, RelativePath, Root};
+use super::{Etag, FileError, RelativePath, Root};
 
 /// Versions of a file that a condition names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Versions {
     /// `*`: any.
     Any,
-    /// One of these SHA-256 digests, in lower-case hexadecimal.
-    Sha256(Vec<String>),
+    /// One of those with these entity tags, told without quotes and in lower case: the SHA-256, or what a
+    /// weak tag has.
+    Tags(Vec<String>),
 }
 
 /// Conditions, each of which must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conditions {
-    /// `If-Match`: one of these is there.
+    /// `If-Match`: one of these is there. A weak tag does not say so.
     pub if_match: Option<Versions>,
     /// `If-None-Match`: none of these is.
     pub if_none_match: Option<Versions>,
@@ -30,8 +31,9 @@ impl Root {
     /// find out, once for each of its states.
     pub(super) fn check(&self, path: &RelativePath, conditions: &Conditions) -> Result<(), FileError> {
         for (versions, wanted) in [(&conditions.if_match, true), (&conditions.if_none_match, false)] {
+            let weakly = !wanted;
             if let Some(versions) = versions
-                && self.is_there(path, versions)? != wanted
+                && self.is_there(path, versions, weakly)? != wanted
             {
                 return Err(FileError::PreconditionFailed(path.display()));
             }
@@ -39,8 +41,8 @@ impl Root {
         Ok(())
     }
 
-    fn is_there(&self, path: &RelativePath, versions: &Versions) -> Result<bool, FileError> {
-        let Versions::Sha256(wanted) = versions else { return self.is_name(path) };
+    fn is_there(&self, path: &RelativePath, versions: &Versions, weakly: bool) -> Result<bool, FileError> {
+        let Versions::Tags(wanted) = versions else { return self.is_name(path) };
         let (file, metadata) = match self.open_regular(path) {
             Ok(open) => open,
             Err(
@@ -51,6 +53,11 @@ impl Root {
             ) => return Ok(false),
             Err(other) => return Err(other),
         };
+        // Whoever has a weak tag got it before the sum was known.
+        let weak = Etag::weak(&metadata).to_string();
+        if weakly && wanted.iter().any(|tag| weak == format!("W/\"{tag}\"")) {
+            return Ok(true);
+        }
         let found = self.tags.sha256(&file, &metadata).map_err(|e| FileError::from_io(e, path))?;
         Ok(found.is_some_and(|found| wanted.contains(&found)))
     }
