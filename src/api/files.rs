@@ -154,7 +154,7 @@ fn versions(head: &Head, name: &str, opaque: impl Fn(&[u8]) -> Vec<u8>) -> Optio
         return Some(Versions::Any);
     }
     let quoted = tags.iter().filter_map(|tag| tag.strip_prefix(b"\"")?.strip_suffix(b"\""));
-    Some(Versions::Sha256(quoted.map(|tag| String::from_utf8_lossy(tag).to_ascii_lowercase()).collect()))
+    Some(Versions::Tags(quoted.map(|tag| String::from_utf8_lossy(tag).to_ascii_lowercase()).collect()))
 }
 
 /// `DELETE files/{path}`.

@@ -193,20 +193,30 @@ impl Syncing<'_> {
         };
         let (long, short): (Vec<&String>, Vec<&String>) =
             changes.files.iter().partition(|path| bytes_of(path) > LONG_BYTES);
-        let alone = short.len() == 1 && changes.directories.is_empty();
-        for path in long.into_iter().chain(short.iter().copied().filter(|_| alone)) {
-            self.send_one(file(path))?;
-        }
-        if alone {
-            return Ok(());
-        }
         let directories = changes.directories.iter().map(|path| {
             let mode = here.directories.get(path).copied().unwrap_or(0o755);
             (Item { path: path.clone(), mode, is_directory: true }, 0)
         });
+        let mut together: Vec<(Item, u64)> = directories.collect();
+        if !long.is_empty() {
+            // By itself a file makes its directory as any other, and a private one would be open to all.
+            self.send_batches(std::mem::take(&mut together))?;
+            long.into_iter().try_for_each(|path| self.send_one(file(path)))?;
+        }
+        if together.is_empty()
+            && let [path] = short[..]
+        {
+            return self.send_one(file(path));
+        }
+        together.extend(short.into_iter().map(file));
+        self.send_batches(together)
+    }
+
+    /// As many at once as go into one archive.
+    fn send_batches(&mut self, items: Vec<(Item, u64)>) -> Result<(), Failure> {
         let mut batch: Vec<(Item, u64)> = Vec::new();
         let mut total = 0;
-        for (item, bytes) in directories.chain(short.into_iter().map(file)) {
+        for (item, bytes) in items {
             if batch.len() == ARCHIVE_ITEMS || total + bytes > ARCHIVE_BYTES {
                 self.send_batch(std::mem::take(&mut batch))?;
                 total = 0;

@@ -6,9 +6,11 @@ use super::failure::Failure;
 use super::output::note;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use std::collections::HashMap;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -16,8 +18,6 @@ use std::time::{Duration, Instant};
 const QUIET: Duration = Duration::from_millis(15);
 /// No burst is waited for longer.
 const LONGEST_BURST: Duration = Duration::from_millis(200);
-/// A new file that nobody has closed by then was not opened either: it has got a second name (`link(2)`).
-const LINKED: Duration = Duration::from_secs(1);
 /// Between two looks without inotify.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -35,6 +35,8 @@ const EVENTS: AddWatchFlags = AddWatchFlags::IN_CLOSE_WRITE
 pub(super) struct Watcher {
     /// None: we look.
     inotify: Option<Inotify>,
+    /// Where each watch is, or was at the last look.
+    directories: HashMap<WatchDescriptor, PathBuf>,
     exclude: Exclude,
 }
 
@@ -47,14 +49,15 @@ impl Watcher {
                 .inspect_err(|errno| note(format_args!("no inotify ({errno}): looking twice a second")))
                 .ok()
         };
-        Watcher { inotify, exclude: exclude.clone() }
+        Watcher { inotify, directories: HashMap::new(), exclude: exclude.clone() }
     }
 
     /// Watches a directory, before it is read. Watching it again is nothing new.
     pub(super) fn enter(&mut self, directory: &Path) {
         let Some(inotify) = &self.inotify else { return };
         match inotify.add_watch(directory, EVENTS) {
-            Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
+            Ok(watch) => drop(self.directories.insert(watch, directory.to_owned())),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
             Err(errno) => {
                 let what = directory.display();
                 note(format_args!("{what} cannot be watched ({errno}): looking twice a second"));
@@ -70,12 +73,14 @@ impl Watcher {
             return Ok(());
         };
         let mut until = time.map(|time| Instant::now() + time);
-        let mut burst: Option<Instant> = None;
+        let mut longest: Option<Instant> = None;
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            let wait = if burst.is_some() { Some(QUIET) } else { left };
-            let timeout = wait.map_or(PollTimeout::NONE, |wait| {
-                PollTimeout::try_from(wait.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(());
+            }
+            let timeout = left.map_or(PollTimeout::NONE, |left| {
+                PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
             });
             let mut watched = [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
             match poll(&mut watched, timeout) {
@@ -86,15 +91,13 @@ impl Watcher {
             }
             match inotify.read_events() {
                 Ok(events) => {
-                    let changes = || events.iter().filter(|event| self.is_change(event));
-                    if changes().any(is_unfinished) {
-                        let look = Instant::now() + LINKED;
-                        until = Some(until.map_or(look, |until| until.min(look)));
+                    // What is no change makes no burst longer.
+                    if events.iter().any(|event| self.is_change(event)) {
+                        let now = Instant::now();
+                        until = Some((now + QUIET).min(*longest.get_or_insert(now + LONGEST_BURST)));
                     }
-                    if changes().any(|event| !is_unfinished(event))
-                        && burst.get_or_insert_with(Instant::now).elapsed() >= LONGEST_BURST
-                    {
-                        return Ok(());
+                    for gone in events.iter().filter(|event| event.mask.contains(AddWatchFlags::IN_IGNORED)) {
+                        self.directories.remove(&gone.wd);
                     }
                 }
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
@@ -106,11 +109,92 @@ impl Watcher {
     fn is_change(&self, event: &InotifyEvent) -> bool {
         let name = event.name.as_ref().map(|name| name.to_string_lossy());
         let excluded = name.is_some_and(|name| self.exclude.matches(&name));
-        !excluded && !event.mask.contains(AddWatchFlags::IN_IGNORED)
+        !excluded && !event.mask.contains(AddWatchFlags::IN_IGNORED) && !self.is_unfinished(event)
+    }
+
+    /// A new file matters when it is closed: that is another event. One that came by a hard link (`link(2)`)
+    /// is nobody's to close; what tells it is that it has another name.
+    fn is_unfinished(&self, event: &InotifyEvent) -> bool {
+        let is = |flag| event.mask.contains(flag);
+        is(AddWatchFlags::IN_CREATE) && !is(AddWatchFlags::IN_ISDIR) && !self.is_linked(event)
+    }
+
+    fn is_linked(&self, event: &InotifyEvent) -> bool {
+        let (Some(directory), Some(name)) = (self.directories.get(&event.wd), &event.name) else {
+            return false;
+        };
+        directory.join(name).symlink_metadata().is_ok_and(|metadata| metadata.nlink() > 1)
     }
 }
 
-/// A new file matters when it is closed: that is another event.
-fn is_unfinished(event: &InotifyEvent) -> bool {
-    event.mask.contains(AddWatchFlags::IN_CREATE) && !event.mask.contains(AddWatchFlags::IN_ISDIR)
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File};
+    use std::io::Write;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    fn watcher(top: &Path) -> Watcher {
+        let mut watcher = Watcher::new(false, &Exclude::new(&[]));
+        watcher.enter(top);
+        watcher
+    }
+
+    /// How long it waits, of this time at most.
+    fn waits(watcher: &mut Watcher, most: Duration) -> Duration {
+        let began = Instant::now();
+        watcher.wait(Some(most)).unwrap();
+        began.elapsed()
+    }
+
+    #[test]
+    fn a_new_file_is_waited_for_until_it_is_closed() {
+        let (top, aside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut watcher = watcher(top.path());
+        let long = Duration::from_secs(60);
+        let mut file = File::create(top.path().join("long")).unwrap();
+        file.write_all(b"half").unwrap();
+        // Longer than anything might take that does not wait for the writer.
+        let some = Duration::from_millis(1500);
+        assert!(waits(&mut watcher, some) >= some, "half a file is looked at");
+        drop(file);
+        assert!(waits(&mut watcher, long) < long, "it is closed");
+        // A file that is whole has nobody who closes it.
+        fs::write(aside.path().join("whole"), "1").unwrap();
+        fs::hard_link(aside.path().join("whole"), top.path().join("linked")).unwrap();
+        assert!(waits(&mut watcher, long) < long, "it is linked");
+        // In a directory that has moved since.
+        fs::create_dir(top.path().join("a")).unwrap();
+        watcher.enter(&top.path().join("a"));
+        fs::rename(top.path().join("a"), top.path().join("b")).unwrap();
+        waits(&mut watcher, long);
+        watcher.enter(&top.path().join("b"));
+        fs::hard_link(aside.path().join("whole"), top.path().join("b/linked")).unwrap();
+        assert!(waits(&mut watcher, long) < long, "it is linked there");
+        fs::remove_dir_all(top.path().join("b")).unwrap();
+        waits(&mut watcher, long);
+        assert_eq!(watcher.directories.len(), 1);
+    }
+
+    #[test]
+    fn what_is_left_out_holds_no_change_back() {
+        let top = tempfile::tempdir().unwrap();
+        let mut watcher = watcher(top.path());
+        let done = AtomicBool::new(false);
+        let long = Duration::from_secs(60);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let end = Instant::now() + long * 2;
+                while !done.load(Ordering::Relaxed) && Instant::now() < end {
+                    fs::write(top.path().join("f~"), "1").unwrap();
+                    sleep(Duration::from_millis(1));
+                }
+            });
+            fs::write(top.path().join("f"), "1").unwrap();
+            let waited = waits(&mut watcher, long);
+            done.store(true, Ordering::Relaxed);
+            assert!(waited < LONGEST_BURST * 10, "{waited:?}");
+        });
+    }
 }

@@ -41,6 +41,12 @@ pub enum Etag {
 }
 
 impl Etag {
+    /// The weak tag of a file.
+    pub(super) fn weak(metadata: &Metadata) -> Etag {
+        let State { bytes, modified_ns, .. } = State::of(metadata);
+        Etag::Weak { bytes, modified_ns }
+    }
+
     /// The SHA-256 of the contents, if this is a strong tag.
     pub fn sha256(&self) -> Option<&str> {
         match self {
@@ -114,7 +120,7 @@ impl TagCache {
             None if state.bytes <= HASHED_UP_TO_BYTES => self.compute(file, state)?,
             None => None,
         };
-        Ok(sha256.map_or(Etag::Weak { bytes: state.bytes, modified_ns: state.modified_ns }, Etag::Strong))
+        Ok(sha256.map_or_else(|| Etag::weak(metadata), Etag::Strong))
     }
 
     /// The SHA-256 of an open file of any size; none if it changed meanwhile.

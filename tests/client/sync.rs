@@ -98,6 +98,21 @@ fn a_large_directory_goes_in_several_archives() {
 }
 
 #[test]
+fn a_long_file_opens_its_directory_to_nobody() {
+    let server = idle();
+    let here = tempfile::tempdir().unwrap();
+    write(here.path(), "private/short", "1");
+    let long = fs::File::create(here.path().join("private/long")).unwrap();
+    long.set_len((64 << 20) + 1).unwrap();
+    fs::set_permissions(here.path().join("private"), fs::Permissions::from_mode(0o700)).unwrap();
+    sync(&server, here.path(), &[]).ok();
+    let there = server.root().join("private");
+    assert_eq!(fs::metadata(&there).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(fs::metadata(there.join("long")).unwrap().len(), (64 << 20) + 1);
+    assert_eq!(fs::read_to_string(there.join("short")).unwrap(), "1");
+}
+
+#[test]
 fn every_kind_of_save_is_seen() {
     for further in [&[][..], &["--poll"]] {
         let server = idle();

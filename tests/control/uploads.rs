@@ -313,3 +313,26 @@ fn an_upload_wakes_a_server_that_has_failed() {
     assert_eq!(upload(&server, "fixed", b"").status, 200);
     eventually("it runs", || server.get("/_frag/status", "").status == 200);
 }
+
+#[test]
+fn a_long_file_is_known_by_its_weak_tag() {
+    let server = idle(&[]);
+    let file = std::fs::File::create(server.root().join("long")).unwrap();
+    file.set_len((64 << 20) + 1).unwrap();
+    drop(file);
+    let tag = server.send("HEAD", "/_frag/files/long", "", b"").field("etag").unwrap();
+    assert!(tag.starts_with("W/"), "{tag}");
+    let opaque = tag.trim_start_matches("W/");
+    for field in [tag.clone(), format!("\"x\", {tag}"), opaque.to_owned()] {
+        let fields = format!("If-None-Match: {field}\r\n");
+        assert_eq!(server.send("PUT", "/_frag/upload/long", &fields, b"two").status, 412, "{field}");
+        assert_eq!(server.send("DELETE", "/_frag/files/long", &fields, b"").status, 412, "{field}");
+    }
+    // Not strong enough to say which version is meant.
+    let fields = format!("If-Match: {tag}, {opaque}\r\n");
+    assert_eq!(server.send("PUT", "/_frag/upload/long", &fields, b"two").status, 412);
+    // What is there now is another version.
+    std::fs::write(server.root().join("long"), "short").unwrap();
+    let fields = format!("If-None-Match: {tag}\r\n");
+    assert_eq!(server.send("PUT", "/_frag/upload/long", &fields, b"two").status, 200);
+}

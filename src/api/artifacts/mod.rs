@@ -174,8 +174,29 @@ pub(super) fn loggable(path: &[u8]) -> &[u8] {
         return path;
     }
     let is_id = |part: &[u8]| std::str::from_utf8(part).is_ok_and(route::is_uuid_v4);
-    let at = path.windows(route::UUID_CHARS).position(is_id);
-    &path[..at.map_or(path.len(), |at| at + LOGGED_ID_CHARS)]
+    let cut = |bytes: &[u8]| bytes.windows(route::UUID_CHARS).position(is_id).map(|at| at + LOGGED_ID_CHARS);
+    // Decoding makes an id of what is none, or the other way round.
+    let (decoded, places) = decoded(path);
+    let cuts = [cut(path), cut(&decoded).map(|at| places[at])];
+    &path[..cuts.into_iter().flatten().min().unwrap_or(path.len())]
+}
+
+/// A path with all escapes decoded, also those that decoding makes, and for each byte where it began.
+fn decoded(path: &[u8]) -> (Vec<u8>, Vec<usize>) {
+    let (mut bytes, mut places) = (Vec::new(), Vec::new());
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    for (place, byte) in path.iter().enumerate() {
+        bytes.push(*byte);
+        places.push(place);
+        while let [.., b'%', high, low] = bytes[..]
+            && let (Some(high), Some(low)) = (digit(high), digit(low))
+        {
+            bytes.truncate(bytes.len() - 3);
+            bytes.push(high * 16 + low);
+            places.truncate(bytes.len());
+        }
+    }
+    (bytes, places)
 }
 
 /// The store makes a request wait: others may have its thread's place.
@@ -214,6 +235,19 @@ mod tests {
             let path = path.replace("ID", id);
             let shown = String::from_utf8_lossy(loggable(path.as_bytes())).into_owned();
             assert!(shown.ends_with("0b4f2c1e") && path.starts_with(&shown), "{path} {shown}");
+        }
+        for (from, to) in [("-", "%2D"), ("-", "%252d"), ("-", "%%32d"), ("c1e", "c1%65"), ("/", "/%")] {
+            for path in ["/ID", "/ID.", "/x/ID?/ID", "/%3CID", "/api/artifacts/ID"] {
+                let encoded = path.replace("ID", id).replace(from, to);
+                let shown = String::from_utf8_lossy(loggable(encoded.as_bytes())).into_owned();
+                assert!(encoded.starts_with(&shown), "{encoded} {shown}");
+                assert!(shown.contains("0b4f2c1") && !shown.contains("9c7a"), "{encoded} {shown}");
+            }
+        }
+        // The first of two, whichever is encoded.
+        for path in [format!("/{id}/{}", id.replace('-', "%2D")), format!("/{}/{id}", id.replace('-', "%2D"))]
+        {
+            assert_eq!(loggable(path.as_bytes()), b"/0b4f2c1e");
         }
         for path in [
             "/runs/ID/cancel",

@@ -107,7 +107,7 @@ impl Root {
             let path = base.join(&name).map_err(|error| refused(&name, error))?;
             let parent = path.split_last().map_or_else(RelativePath::root, |(parent, _)| parent);
             let problem = format!("is on one file system more than the {} of an archive", places::MOST);
-            let staging = places.find(&parent).ok_or_else(|| refused(&name, problem))?;
+            let place = places.find(&parent).ok_or_else(|| refused(&name, problem))?;
             if member.kind == Kind::Directory {
                 return plan.add_directory(path, Some(member.mode));
             }
@@ -119,7 +119,7 @@ impl Root {
             plan.expect_file(&path)?;
             let failed = |errno| FileError::from_errno(errno, &path);
             let disk = |error| FileError::from_io(error, &path);
-            let staged = Staged::create(self, &staging).map_err(failed)?;
+            let (staged, staging) = places.stage(place, &parent).map_err(failed)?;
             let mode = member.mode;
             member.copy(&mut buffer, |piece| (&staged.file).write_all(piece).map_err(disk))?;
             self.dress(&staged.file, Some(mode), None).map_err(disk)?;

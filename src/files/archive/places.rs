@@ -4,9 +4,11 @@ use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
+use nix::errno::Errno;
 use nix::libc::dev_t;
 use nix::sys::stat::fstat;
 
+use crate::files::stage::Staged;
 use crate::files::{FileError, RelativePath, Root};
 
 /// Mounts that one archive may go to: each costs a descriptor.
@@ -23,7 +25,7 @@ struct Mount {
 /// The places of one archive.
 pub(super) struct Places<'r> {
     root: &'r Root,
-    /// The first is the one of the archive's own directory.
+    /// The first is the mount of the archive's own directory.
     known: Vec<(Mount, Rc<OwnedFd>)>,
     /// Archives tell one directory after the other.
     last: Option<(RelativePath, usize)>,
@@ -40,15 +42,34 @@ impl<'r> Places<'r> {
         Ok(Places { root, known: vec![(mount, Rc::new(directory))], last: None })
     }
 
-    /// Where to stage what goes into `directory`, which may not be there yet; none if that is one mount
-    /// too many. What is wrong with the directory is found when everything is looked at.
-    pub(super) fn find(&mut self, directory: &RelativePath) -> Option<Rc<OwnedFd>> {
+    /// The number of the place for what goes into `directory`, which may not be there yet; none if that is
+    /// one mount too many. What is wrong with the directory is found when everything is looked at.
+    pub(super) fn find(&mut self, directory: &RelativePath) -> Option<usize> {
         let number = match &self.last {
             Some((last, number)) if last == directory => *number,
             _ => self.look(directory)?,
         };
         self.last = Some((directory.clone(), number));
-        self.known.get(number).map(|(_, place)| Rc::clone(place))
+        Some(number)
+    }
+
+    /// Starts a file that goes into `directory`, and says where. The first directory of a mount may be closed
+    /// to us and need not change; this one has to, and is the mount's place from then on.
+    pub(super) fn stage(
+        &mut self,
+        number: usize,
+        directory: &RelativePath,
+    ) -> Result<(Staged<'r>, Rc<OwnedFd>), Errno> {
+        let (_, place) = self.known.get_mut(number).ok_or(Errno::ENOENT)?;
+        let staged = match Staged::create(self.root, place) {
+            Err(errno @ (Errno::EACCES | Errno::EPERM | Errno::EROFS)) => {
+                let (opened, _) = self.root.open_existing(directory).map_err(|_| errno)?;
+                *place = Rc::new(opened);
+                Staged::create(self.root, place)
+            }
+            staged => staged,
+        };
+        Ok((staged?, Rc::clone(place)))
     }
 
     fn look(&mut self, directory: &RelativePath) -> Option<usize> {

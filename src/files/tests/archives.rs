@@ -1,8 +1,8 @@
 //! Archives: every member appears, or none does, whatever the archive is made of.
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown, symlink};
 
 use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
+use nix::unistd::{Uid, mkfifo, setfsuid};
 use tar::{Builder, EntryType, Header};
 
 use super::*;
@@ -93,6 +93,35 @@ fn members_become_files_with_their_modes() {
         assert_eq!(names(&at("")).len(), 5, "nothing hidden stays");
     }
     host.assert_outside_untouched();
+}
+
+#[test]
+fn only_directories_that_change_have_to_be_writable() {
+    let host = Host::new();
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root becomes somebody else");
+        return;
+    }
+    fs::create_dir(host.inside("data")).unwrap();
+    chown(host.inside("data"), Some(12345), Some(12345)).unwrap();
+    fs::set_permissions(host.inside(""), fs::Permissions::from_mode(0o755)).unwrap();
+    let members = [directory("data"), file("data/a", b"1"), file("data/new/b", b"2")];
+    for root in host.roots() {
+        std::thread::scope(|scope| {
+            // Of this thread alone.
+            scope.spawn(|| {
+                setfsuid(Uid::from_raw(12345));
+                unpack(&root, "", &archive(&members)).unwrap();
+                let both = [file("data/a", b"3"), file("a", b"3")];
+                assert_eq!(code(unpack(&root, "", &archive(&both))), "denied");
+            });
+        });
+        assert_eq!(fs::read(host.inside("data/a")).unwrap(), b"1");
+        assert_eq!(fs::read(host.inside("data/new/b")).unwrap(), b"2");
+        assert_eq!((names(&host.inside("")).len(), names(&host.inside("data")).len()), (1, 2));
+        fs::remove_dir_all(host.inside("data/new")).unwrap();
+        fs::remove_file(host.inside("data/a")).unwrap();
+    }
 }
 
 #[test]

@@ -188,28 +188,55 @@ fn fifty_uploads_to_one_name_leave_one_whole_version() {
 }
 
 #[test]
+fn a_link_is_something_that_is_there() {
+    let host = Host::new();
+    fs::write(host.inside("file"), "x").unwrap();
+    for (target, name) in [("nowhere", "dangling"), ("../outside/f", "out"), ("file", "in"), ("loop", "loop")]
+    {
+        symlink(target, host.inside(name)).unwrap();
+        let nothing = Conditions { if_none_match: Some(Versions::Any), ..Conditions::default() };
+        let new = UploadOptions { conditions: nothing.clone(), ..options() };
+        for root in host.roots() {
+            let refused = root.upload(&path(name), &mut Unreadable, &new);
+            assert_eq!(code(refused), "precondition_failed", "{name}");
+            assert_eq!(code(root.delete(&path(name), &nothing)), "precondition_failed", "{name}");
+            root.check(&path(name), &matching(Some(Versions::Any))).unwrap();
+            for absent in ["absent", "absent/f"] {
+                root.check(&path(absent), &nothing).unwrap();
+                assert_eq!(
+                    code(root.check(&path(absent), &matching(Some(Versions::Any)))),
+                    "precondition_failed"
+                );
+            }
+        }
+        assert_eq!(fs::read_link(host.inside(name)).unwrap(), Path::new(target));
+    }
+    host.assert_outside_untouched();
+}
+
+#[test]
 fn if_match_decides() {
     let host = Host::new();
     let conditional = |versions| UploadOptions { conditions: matching(Some(versions)), ..options() };
     for root in host.roots() {
         for absent in ["absent", "no/such/directory"] {
-            for if_match in [Versions::Any, Versions::Sha256(vec![sha256(b"")])] {
+            for if_match in [Versions::Any, Versions::Tags(vec![sha256(b"")])] {
                 let refused = root.upload(&path(absent), &mut Unreadable, &conditional(if_match));
                 assert_eq!(code(refused), "precondition_failed");
             }
         }
         put(&root, "f", b"1").unwrap();
         for wrong in [vec![], vec![sha256(b"0")], vec![sha256(b"1").to_uppercase()], vec!["*".to_owned()]] {
-            let refused = root.upload(&path("f"), &mut Unreadable, &conditional(Versions::Sha256(wrong)));
+            let refused = root.upload(&path("f"), &mut Unreadable, &conditional(Versions::Tags(wrong)));
             assert_eq!(code(refused), "precondition_failed");
         }
-        let right = Versions::Sha256(vec![sha256(b"0"), sha256(b"1")]);
+        let right = Versions::Tags(vec![sha256(b"0"), sha256(b"1")]);
         assert!(!root.upload(&path("f"), &mut &b"2"[..], &conditional(right)).unwrap().created);
         root.upload(&path("f"), &mut &b"3"[..], &conditional(Versions::Any)).unwrap();
         assert_eq!(get(&root, "f").unwrap(), b"3");
         // Somebody else writes in place, same length: the remembered digest is void.
         fs::write(host.inside("f"), "4").unwrap();
-        let stale = conditional(Versions::Sha256(vec![sha256(b"3")]));
+        let stale = conditional(Versions::Tags(vec![sha256(b"3")]));
         assert_eq!(code(root.upload(&path("f"), &mut Unreadable, &stale)), "precondition_failed");
         root.delete(&path("f"), &Conditions::default()).unwrap();
     }
@@ -220,10 +247,8 @@ fn of_twenty_conditional_uploads_one_wins() {
     let host = Host::new();
     for root in host.roots() {
         put(&root, "f", b"start").unwrap();
-        let conditional = UploadOptions {
-            conditions: matching(Some(Versions::Sha256(vec![sha256(b"start")]))),
-            ..options()
-        };
+        let conditional =
+            UploadOptions { conditions: matching(Some(Versions::Tags(vec![sha256(b"start")]))), ..options() };
         let start = Barrier::new(20);
         let winners: Vec<u8> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..20_u8)

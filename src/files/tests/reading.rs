@@ -35,7 +35,7 @@ fn a_long_upload_keeps_its_strong_tag() {
     let other = host.root();
     assert_eq!(other.open_file(&path("f")).unwrap().etag.sha256(), None);
     let conditional =
-        UploadOptions { conditions: matching(Some(Versions::Sha256(vec![uploaded.sha256]))), ..options() };
+        UploadOptions { conditions: matching(Some(Versions::Tags(vec![uploaded.sha256]))), ..options() };
     other.upload(&path("f"), &mut &b"short"[..], &conditional).unwrap();
 }
 
