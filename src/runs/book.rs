@@ -2,7 +2,7 @@
 //! run goes through here, in one order for all three.
 //!
 //! Lock order: `history`, then the bus. Messages to the journal go out under `history`, and never wait.
-use super::history::History;
+use super::history::{Entry, History};
 use super::journal::{Finish, Journal, Sealed, ending};
 use super::run::{Kind, Record, RunStatus};
 use crate::base::lock::lock;
@@ -202,6 +202,11 @@ impl Book {
             sort_and_cut(&mut found, limit);
         }
         Ok(found)
+    }
+
+    /// Whether memory has all of a run, or there is nothing else to look into.
+    pub(super) fn remembers(&self, id: &str) -> bool {
+        self.journal.is_none() || lock(&self.history).get(id).is_some_and(Entry::is_whole)
     }
 
     /// A run's record, from memory or the journal.

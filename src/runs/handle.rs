@@ -15,7 +15,7 @@ use serde_json::json;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[derive(Debug)]
 pub(super) struct Inner {
@@ -89,11 +89,9 @@ impl Runs {
         self.0.book.journal.as_ref().is_none_or(Journal::has_room)
     }
 
-    /// Waits until it has, for who can.
-    pub fn wait_for_room(&self) {
-        if let Some(journal) = &self.0.book.journal {
-            journal.wait_for_room();
-        }
+    /// Waits so long until it has; whether it has then.
+    pub fn wait_for_room(&self, time: Duration) -> bool {
+        self.0.book.journal.as_ref().is_none_or(|journal| journal.wait_for_room_until(Instant::now() + time))
     }
 
     /// A run of another kind than the agent's begins with its first action, whose payload is an object;
@@ -175,6 +173,11 @@ impl Runs {
     /// Whether such a list is looked for on the disk, too.
     pub fn reads_journal(&self, filter: Filter) -> bool {
         self.0.book.journal_of(filter).is_some()
+    }
+
+    /// Whether a run can be told of without the journal's files, on a disk that may be slow.
+    pub fn remembers(&self, id: &str) -> bool {
+        self.0.book.remembers(id)
     }
 
     /// The runs asked for, the latest begun first.

@@ -26,7 +26,12 @@ impl Entry {
     /// The actions memory still has, and whether those are all.
     pub(super) fn actions(&self) -> (Vec<Json>, bool) {
         let actions = self.actions.iter().map(|line| Json::parse(line.as_bytes()).unwrap_or(Json::Null));
-        (actions.collect(), self.actions.len() as u64 == self.record.action_count)
+        (actions.collect(), self.is_whole())
+    }
+
+    /// Whether memory has all of its actions.
+    pub(super) fn is_whole(&self) -> bool {
+        self.actions.len() as u64 == self.record.action_count
     }
 
     fn push(&mut self, action: &Action) {

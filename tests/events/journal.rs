@@ -1,6 +1,7 @@
 //! What is on the disk after runs, after an end in the middle, and after somebody changed it.
 
-use crate::binary::agent::{ended, error, get, invoke, post, run, texts, whole, with_agent, wrote};
+use crate::binary::agent::{TOKEN, ended, error, get, invoke, post, run, texts, whole, with_agent, wrote};
+use crate::binary::client::Client;
 use crate::binary::exec::{self, ADMIN, sh, with};
 use crate::binary::{Server, eventually};
 use serde_json::{Value, json};
@@ -481,4 +482,51 @@ fn a_run_whose_end_cannot_be_written_is_not_said_to_have_ended() {
         run(&server, &id)["status"] == "aborted"
     });
     assert_eq!(server.terminate(), Some(0));
+}
+
+#[test]
+fn readers_of_a_disk_that_hangs_keep_no_other_request_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = keeping(dir.path(), &[]);
+    let run = whole(&server, "say-actions");
+    let id = run["executionId"].as_str().unwrap();
+    assert_eq!(server.terminate(), Some(0));
+    let log = dir.path().join(format!("logs/{id}.jsonl"));
+    fs::remove_file(&log).unwrap();
+    nix::unistd::mkfifo(&log, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let server = keeping(dir.path(), &[]);
+    // More than there are threads for such requests.
+    let _readers: Vec<_> = (0..10)
+        .map(|_| {
+            let mut reader = Client::new(server.address);
+            reader.request("GET", &format!("/_frag/runs/{id}"), TOKEN);
+            reader
+        })
+        .collect();
+    eventually("all wait, and others do not", || {
+        get(&server, "/metrics").body_text().contains("\nfrag_http_streams 10\n")
+    });
+}
+
+#[test]
+fn a_disk_that_hangs_does_not_keep_us_from_ending() {
+    let dir = tempfile::tempdir().unwrap();
+    let _disk = hang(&dir.path().join("state.jsonl"));
+    let mut server = keeping(dir.path(), &[]);
+    // The end of the wrapped server's life is what cannot be written.
+    assert_eq!(server.terminate(), Some(0));
+}
+
+#[test]
+fn a_disk_that_hangs_keeps_no_dispatch_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let _disk = hang(&dir.path().join("state.jsonl"));
+    let server = keeping(dir.path(), &[]);
+    let id = invoke(&server, "say-hang");
+    wrote(&server, &id, "hanging");
+    assert_eq!(post(&server, "/restart", "").status, 200);
+    let note = json!({"action": {"type": "NOTE", "payload": {"text": "x".repeat(1_000_000)}}}).to_string();
+    let mut answers = (0..8).map(|_| error(&post(&server, "/dispatch", &note)));
+    let refused = answers.find(|(status, _)| *status != 200);
+    assert_eq!(refused, Some((503, "The journal has no room".to_owned())));
 }

@@ -37,7 +37,7 @@ pub(super) fn list(api: &RunsApi, exchange: &Exchange<'_>) -> Result<Response, F
     };
     let filter = Filter { status, kind };
     if api.runs.reads_journal(filter) {
-        exchange.seat().leave_pool_to_wait();
+        exchange.seat().leave_pool()?;
     }
     let runs = api.runs.list(filter, limit.min(LIMIT));
     let runs: Vec<Record> = runs.map_err(|error| Failure::of_run(error, ""))?;
@@ -51,8 +51,11 @@ fn id(raw: &[u8]) -> Result<&str, Failure> {
 }
 
 /// `GET runs/:id`: with its actions.
-pub(super) fn one(api: &RunsApi, raw: &[u8]) -> Result<Response, Failure> {
+pub(super) fn one(api: &RunsApi, exchange: &Exchange<'_>, raw: &[u8]) -> Result<Response, Failure> {
     let id = id(raw)?;
+    if !api.runs.remembers(id) {
+        exchange.seat().leave_pool()?;
+    }
     let run = api.runs.get(id).map_err(|error| Failure::of_run(error, id))?;
     Ok(Response::json(200, &RunJson::full(&run)))
 }
@@ -80,6 +83,9 @@ pub(super) fn go_on(api: &RunsApi, exchange: &mut Exchange<'_>, raw: &[u8]) -> R
         [] => None,
         text => Some(parse(text)?),
     };
+    if !api.runs.remembers(id) {
+        exchange.seat().leave_pool()?;
+    }
     api.runs.go_on(id, payload).map_err(|error| Failure::of_run(error, id))?;
     Ok(Response::json(200, &DoneJson { execution_id: id, status: "running" }))
 }

@@ -76,9 +76,12 @@ fn answer(
         Route::Slice(name) => state::slice(runs, name)?,
         Route::Invoke => state::invoke(runs, exchange)?,
         Route::Abort => state::abort(runs, exchange)?,
-        Route::Dispatch => state::dispatch(api, exchange)?,
+        Route::Dispatch => match state::dispatch(api, exchange)? {
+            Some(response) => response,
+            None => return Ok(Answer::Served(Served::Gone)),
+        },
         Route::Runs => list::list(runs, exchange)?,
-        Route::Run(id) => list::one(runs, id)?,
+        Route::Run(id) => list::one(runs, exchange, id)?,
         Route::Cancel(id) => list::cancel(runs, exchange, id)?,
         Route::Continue(id) => list::go_on(runs, exchange, id)?,
         Route::Approvals => match approvals::pending(runs, exchange)? {

@@ -4,8 +4,14 @@ use super::{RunsApi, object, text_field};
 use crate::api::Api;
 use crate::api::query::Query;
 use crate::events::{Action, Json, Slice, Slices};
-use crate::http::{Exchange, Response};
+use crate::http::{Exchange, Response, peer_gone};
 use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// How long an action waits for a journal that has no room.
+const ROOM_WAIT: Duration = Duration::from_secs(10);
+/// How often it looks whether its client is still there.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// `GET state`: all slices; with `?strict=true` those that are streamed.
 pub(super) fn state(api: &RunsApi, exchange: &Exchange<'_>) -> Result<Response, Failure> {
@@ -61,8 +67,9 @@ struct DispatchedJson {
     dispatched: bool,
 }
 
-/// `POST dispatch`: one of the actions that a contract accepts.
-pub(super) fn dispatch(api: &Api, exchange: &mut Exchange<'_>) -> Result<Response, Failure> {
+/// `POST dispatch`: one of the actions that a contract accepts; `None` when the client left while the journal
+/// had no room for it.
+pub(super) fn dispatch(api: &Api, exchange: &mut Exchange<'_>) -> Result<Option<Response>, Failure> {
     let body = object(exchange)?;
     let action = body.get("action").unwrap_or(&Json::Null);
     let kind = text_field(action, "type").ok_or_else(|| Failure::missing("action.type"))?;
@@ -71,9 +78,20 @@ pub(super) fn dispatch(api: &Api, exchange: &mut Exchange<'_>) -> Result<Respons
         return Err(Failure::new(400, format!("Action type not accepted: {shown}")));
     }
     let action = Action::of(kind.to_owned(), action.get("payload").cloned());
-    if !api.runs.runs.has_room() {
-        exchange.seat().leave_pool_to_wait();
-        api.runs.runs.wait_for_room();
+    let until = Instant::now() + ROOM_WAIT;
+    while !api.runs.runs.has_room() {
+        exchange.seat().leave_pool()?;
+        let has_room = api.runs.runs.wait_for_room(LOOK);
+        // Nobody would know that it was done after all.
+        if peer_gone(exchange.client()) {
+            return Ok(None);
+        }
+        if has_room {
+            break;
+        }
+        if Instant::now() >= until || exchange.stopping().is_set() {
+            return Err(Failure::new(503, "The journal has no room"));
+        }
     }
     api.runs.runs.act(&action);
     match kind {
@@ -84,5 +102,5 @@ pub(super) fn dispatch(api: &Api, exchange: &mut Exchange<'_>) -> Result<Respons
         "SERVER_INTERRUPT" => api.supervisor.interrupt()?,
         _ => {}
     }
-    Ok(Response::json(200, &DispatchedJson { dispatched: true }))
+    Ok(Some(Response::json(200, &DispatchedJson { dispatched: true })))
 }

@@ -24,7 +24,7 @@ use super::approval::Approval;
 use super::run::{Kind, Record};
 use crate::base::lock::lock;
 use crate::events::{Action, Json};
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use nix::fcntl::{Flock, FlockArg};
 use std::fmt;
 use std::fs::File;
@@ -32,8 +32,8 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
 use writer::Writer;
 
 /// Messages that wait to be written. An agent's lines may take up half of it, see [`Journal::wait_for_room`].
@@ -42,6 +42,8 @@ const QUEUE: usize = 4096;
 const QUEUE_BYTES: usize = 4 * 1024 * 1024;
 /// Messages written together at most.
 const BATCH: usize = 256;
+/// How long the end waits for the last lines: a disk may hang, and the next start puts in order what is missing.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How often someone who waits for room looks.
 const ROOM_LOOK: Duration = Duration::from_millis(2);
 
@@ -73,7 +75,8 @@ impl Message {
 /// The handle to the journal; dropped, it writes what is left and ends.
 pub(super) struct Journal {
     queue: Mutex<Option<Sender<Message>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// The thread, and what is disconnected when it has ended.
+    thread: Mutex<Option<(ThreadId, Receiver<()>)>>,
     known: Arc<Known>,
     places: Places,
     /// Held while the journal is ours.
@@ -120,8 +123,12 @@ impl Journal {
         let known = Known { sealed: AtomicU64::new(writer.count), ..Known::default() };
         let known = Arc::new(known);
         let tells = Arc::clone(&known);
-        let thread = crate::base::thread::spawn("journal", move || serve(writer, &messages, &tells))?;
-        let (queue, thread) = (Mutex::new(Some(queue)), Mutex::new(Some(thread)));
+        let (ending, ended) = bounded(0);
+        let thread = crate::base::thread::spawn("journal", move || {
+            let _ending = ending;
+            serve(writer, &messages, &tells);
+        })?;
+        let (queue, thread) = (Mutex::new(Some(queue)), Mutex::new(Some((thread.thread().id(), ended))));
         Ok((Journal { queue, thread, known, places, _lock: lock }, found))
     }
 
@@ -177,9 +184,18 @@ impl Journal {
 
     /// Waits for room: so that somebody who has much to say leaves some for those who must not wait.
     pub(super) fn wait_for_room(&self) {
+        while !self.wait_for_room_until(Instant::now() + LAST_WORDS) {}
+    }
+
+    /// Whether there is room by then, or will never be: nothing more is written.
+    pub(super) fn wait_for_room_until(&self, until: Instant) -> bool {
         while self.is_well() && !self.has_room() {
+            if Instant::now() >= until {
+                return false;
+            }
             std::thread::park_timeout(ROOM_LOOK);
         }
+        true
     }
 
     fn surely(&self, message: impl FnOnce(Sender<bool>) -> Message) -> bool {
@@ -225,14 +241,15 @@ impl Journal {
         read::actions(&self.places, id)
     }
 
-    /// Writes what is left; what comes later is not written.
+    /// Writes what is left, in [`LAST_WORDS`]; what comes later is not written.
     pub(super) fn close(&self) {
         lock(&self.queue).take();
         let thread = lock(&self.thread).take();
-        if let Some(thread) = thread
-            && thread.thread().id() != std::thread::current().id()
+        if let Some((thread, ended)) = thread
+            && thread != std::thread::current().id()
+            && ended.recv_timeout(LAST_WORDS) == Err(RecvTimeoutError::Timeout)
         {
-            let _ = thread.join();
+            log::warn!("the journal's disk does not take its last lines: they are not waited for");
         }
     }
 }
