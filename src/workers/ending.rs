@@ -132,7 +132,7 @@ impl Runtime {
 
     fn has_ended(&self, worker: &Worker, status: WorkerStatus) {
         lock(&worker.state).process = None;
-        worker.feed.publish(protocol::shutdown());
+        worker.feed.publish_last(protocol::shutdown());
         let cancelled = status == WorkerStatus::Cancelled;
         self.tell(if cancelled { ChangeKind::Cancelled } else { ChangeKind::Stopped }, worker);
         self.forget_surplus();

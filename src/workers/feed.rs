@@ -71,6 +71,8 @@ struct Ring {
     observers: Vec<Arc<Observer>>,
     /// Those of them that wait for an event; each is woken once.
     waiting: Vec<Arc<Observer>>,
+    /// The last event is there.
+    ended: bool,
     closed: Option<Closing>,
 }
 
@@ -96,6 +98,7 @@ impl Feed {
             forgotten,
             observers: Vec::new(),
             waiting: Vec::new(),
+            ended: false,
             closed: None,
         };
         Feed { sequence, ring: Mutex::new(ring) }
@@ -103,8 +106,21 @@ impl Feed {
 
     /// Appends an event and wakes who waits for one.
     pub(super) fn publish(&self, payload: Box<RawValue>) {
+        self.append(payload, false);
+    }
+
+    /// The same; what comes later is none of it.
+    pub(super) fn publish_last(&self, payload: Box<RawValue>) {
+        self.append(payload, true);
+    }
+
+    fn append(&self, payload: Box<RawValue>, is_last: bool) {
         let waiting = {
             let mut ring = lock(&self.ring);
+            if ring.ended {
+                return;
+            }
+            ring.ended = is_last;
             let number = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
             ring.bytes += payload.get().len();
             ring.events.push_back(Arc::new(Event { cursor: Cursor(number), payload }));
@@ -273,6 +289,16 @@ mod tests {
         assert_eq!(numbers(all.take(9, 99)), [3, 4, 5]);
         feed.close(Closing::Ending);
         assert!(matches!(now.take(9, 9), Taken::Closed(Closing::Ending)));
+    }
+
+    #[test]
+    fn nothing_comes_behind_the_last_one() {
+        let feed = feed();
+        publish(&feed, 1);
+        feed.publish_last(RawValue::from_string("2".to_owned()).unwrap());
+        publish(&feed, 3);
+        let mut all = feed.observe(Some(Cursor(0)), Box::new(|| {})).unwrap();
+        assert_eq!(numbers(all.take(9, 99)), [1, 2]);
     }
 
     #[test]

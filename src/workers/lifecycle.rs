@@ -61,16 +61,17 @@ impl Runtime {
         let status = WorkerStatus::Running;
         let worker = Arc::new(Worker::new(worker_ref, request, status, execution, event_id, feed));
         commit.create(&worker.worker_ref, &worker.request)?;
-        // Nobody does anything to it before its process runs and it was told of: its end may be quick.
+        // Nobody does anything to it before its process runs.
         let _operation = lock(&worker.operation);
         lock(&self.workers).insert(worker.worker_ref.worker_id.clone(), Arc::clone(&worker));
         self.count_diagnostics(&commit);
         drop(commit);
         worker.feed.publish(protocol::idle());
+        // Before its process says anything, or ends.
+        self.tell(ChangeKind::Created, &worker);
         if let Some(program) = program {
             self.start_process(&worker, program);
         }
-        self.tell(ChangeKind::Created, &worker);
         Ok(worker.view())
     }
 
@@ -101,6 +102,7 @@ impl Runtime {
                     if outcome == Outcome::Rejected { RunState::Rejected } else { RunState::Errored };
                 lock(&worker.state).note(Operation::Spawn, outcome, run_state, Some(message));
                 worker.feed.publish(protocol::error(message));
+                self.tell(ChangeKind::StateChanged, worker);
             }
         }
     }
@@ -155,6 +157,10 @@ impl Runtime {
             return;
         }
         let mut commit = self.commit.lock();
+        // Its end, once stored, is the last of it: who was slow to write this is not waited for.
+        if !worker.is_active() {
+            return;
+        }
         let (has_room, event_id) = {
             let state = lock(&worker.state);
             (state.transcript.has_room(text.len()), state.last_event_id)

@@ -53,8 +53,9 @@ fn what_happens_to_workers_is_told_in_order() {
 }
 
 #[test]
-fn that_one_was_made_is_told_before_its_end() {
-    let server = start_running("true", &[]);
+fn that_one_was_made_is_told_before_all_else_of_it() {
+    let busy = r#"echo '{"event":"status","data":{"status":"running"}}'"#;
+    let server = start_running(busy, &[]);
     let mut listener = Client::new(server.address);
     listener.request("GET", "/_frag/stream/actions", AUTH);
     listener.take_through("\r\n\r\n");
@@ -63,21 +64,21 @@ fn that_one_was_made_is_told_before_its_end() {
         for _ in 0..4 {
             scope.spawn(|| (0..WORKERS / 4).for_each(|_| drop(server.create(ASSISTANT))));
         }
-    });
-    let (mut made, mut ended) = (BTreeSet::new(), 0);
-    while ended < WORKERS {
-        listener.take_through("\ndata: ");
-        let event: Value = serde_json::from_str(&listener.take_through("\n")).unwrap();
-        let id = event["action"]["payload"]["worker"]["worker_id"].to_string();
-        match event["action"]["type"].as_str() {
-            Some("WORKER_CREATED") => assert!(made.insert(id)),
-            Some("WORKER_STOPPED") => {
-                assert!(made.contains(&id), "{id} ends before it was made");
-                ended += 1;
+        let (mut made, mut ended) = (BTreeSet::new(), 0);
+        while ended < WORKERS {
+            listener.take_through("\ndata: ");
+            let event: Value = serde_json::from_str(&listener.take_through("\n")).unwrap();
+            let id = event["action"]["payload"]["worker"]["worker_id"].to_string();
+            match event["action"]["type"].as_str() {
+                Some("WORKER_CREATED") => assert!(made.insert(id)),
+                Some(kind @ ("WORKER_STATE_CHANGED" | "WORKER_STOPPED")) => {
+                    assert!(made.contains(&id), "{kind}: {id} is not made yet");
+                    ended += usize::from(kind == "WORKER_STOPPED");
+                }
+                _ => {}
             }
-            _ => {}
         }
-    }
+    });
 }
 
 #[test]
