@@ -89,7 +89,10 @@ impl Runtime {
                     message: "the worker's processes do not end".to_owned(),
                 });
             }
-            process.wait_over();
+            if !process.wait_over() {
+                let id = &worker.worker_ref.worker_id;
+                log::warn!("the last words of worker {id} take too long to store: the rest is left out");
+            }
         }
         let default = if ending == Ending::Stop { "worker stopped" } else { "worker cancelled" };
         let message = reason.unwrap_or(default).to_owned();

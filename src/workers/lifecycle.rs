@@ -61,13 +61,13 @@ impl Runtime {
         let status = WorkerStatus::Running;
         let worker = Arc::new(Worker::new(worker_ref, request, status, execution, event_id, feed));
         commit.create(&worker.worker_ref, &worker.request)?;
-        // Nobody does anything to it before its process runs.
+        // Nobody does anything to it before its process runs; nor is its end told, which may be quick.
         let _operation = lock(&worker.operation);
         lock(&self.workers).insert(worker.worker_ref.worker_id.clone(), Arc::clone(&worker));
         self.count_diagnostics(&commit);
         drop(commit);
         worker.feed.publish(protocol::idle());
-        // Before its process says anything, or ends.
+        // Before its process runs: what that says is told at once, by another thread.
         self.tell(ChangeKind::Created, &worker);
         if let Some(program) = program {
             self.start_process(&worker, program);
@@ -151,20 +151,21 @@ impl Runtime {
         })
     }
 
-    /// A worker has said something: it becomes part of the transcript, unless it is blank.
+    /// A worker has said something: it becomes part of the transcript, unless it is blank or comes after the
+    /// worker's end, which waits for a slow store only so long.
     pub(super) fn said(&self, worker: &Worker, text: &str) {
         if text.trim().is_empty() {
             return;
         }
         let mut commit = self.commit.lock();
-        // Its end, once stored, is the last of it: who was slow to write this is not waited for.
-        if !worker.is_active() {
+        let (active, has_room, event_id) = {
+            let state = lock(&worker.state);
+            let active = state.status == WorkerStatus::Running;
+            (active, state.transcript.has_room(text.len()), state.last_event_id)
+        };
+        if !active {
             return;
         }
-        let (has_room, event_id) = {
-            let state = lock(&worker.state);
-            (state.transcript.has_room(text.len()), state.last_event_id)
-        };
         let id = &worker.worker_ref.worker_id;
         if has_room {
             let entry = Entry { role: TranscriptRole::Assistant, content: text.to_owned(), event_id };

@@ -2,7 +2,7 @@
 //! One thread writes to it and waits for its end, another reads what it says.
 use super::model::Outcome;
 use crate::process::{Exit, Output, Pid, Processes, Signal, Spawn, SpawnError, Spawned, Stream};
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, never, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, never, select};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -119,9 +119,9 @@ impl Process {
         let _ = self.input.try_send(line);
     }
 
-    /// Waits until it is gone and what it said is read, within a bound.
-    pub(super) fn wait_over(&self) {
-        let _ = self.over.recv_timeout(DRAIN);
+    /// Waits until it is gone and what it said is read; false when that takes too long.
+    pub(super) fn wait_over(&self) -> bool {
+        self.over.recv_timeout(DRAIN) == Err(RecvTimeoutError::Disconnected)
     }
 }
 

@@ -2,6 +2,7 @@
 #![cfg(all(feature = "workers", feature = "runs"))]
 
 use crate::binary::client::Client;
+use crate::binary::sse::Listener;
 use crate::binary::workers::{ASSISTANT, AUTH, UNCONNECTED, Workers, start, start_running};
 use crate::binary::{Server, eventually};
 use serde_json::{Value, json};
@@ -53,32 +54,51 @@ fn what_happens_to_workers_is_told_in_order() {
 }
 
 #[test]
-fn that_one_was_made_is_told_before_all_else_of_it() {
-    let busy = r#"echo '{"event":"status","data":{"status":"running"}}'"#;
-    let server = start_running(busy, &[]);
+fn that_one_was_made_is_told_before_all_else() {
+    // Busy at once, and then gone.
+    let server = start_running(r#"echo '{"event":"status","data":{"status":"running"}}'"#, &[]);
     let mut listener = Client::new(server.address);
     listener.request("GET", "/_frag/stream/actions", AUTH);
     listener.take_through("\r\n\r\n");
     const WORKERS: usize = 200;
+    let (mut made, mut busy, mut ended) = (BTreeSet::new(), 0, 0);
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| (0..WORKERS / 4).for_each(|_| drop(server.create(ASSISTANT))));
         }
-        let (mut made, mut ended) = (BTreeSet::new(), 0);
+        // Beside that: a stream keeps only so much for who does not read.
         while ended < WORKERS {
             listener.take_through("\ndata: ");
             let event: Value = serde_json::from_str(&listener.take_through("\n")).unwrap();
             let id = event["action"]["payload"]["worker"]["worker_id"].to_string();
-            match event["action"]["type"].as_str() {
-                Some("WORKER_CREATED") => assert!(made.insert(id)),
-                Some(kind @ ("WORKER_STATE_CHANGED" | "WORKER_STOPPED")) => {
-                    assert!(made.contains(&id), "{kind}: {id} is not made yet");
-                    ended += usize::from(kind == "WORKER_STOPPED");
+            let kind = event["action"]["type"].as_str().unwrap_or_default();
+            match kind {
+                "WORKER_CREATED" => assert!(made.insert(id)),
+                "WORKER_STATE_CHANGED" | "WORKER_STOPPED" => {
+                    assert!(made.contains(&id), "{kind} of {id} before it was made");
+                    let count = if kind == "WORKER_STOPPED" { &mut ended } else { &mut busy };
+                    *count += 1;
                 }
                 _ => {}
             }
         }
     });
+    assert_eq!(busy, WORKERS);
+}
+
+#[test]
+fn that_one_cannot_start_is_told_after_it_was_made() {
+    let server = start_running("/nonexistent/worker", &[]);
+    let mut listener = Listener::new(server.address, "/_frag/stream/actions", AUTH);
+    server.create(ASSISTANT);
+    let events = listener.until_action("WORKER_STATE_CHANGED");
+    let actions = events.iter().map(|event| &event.data["action"]);
+    let told: Vec<[&str; 2]> = actions
+        .map(|action| [&action["type"], &action["payload"]["worker"]["run_state"]])
+        .map(|both| both.map(|text| text.as_str().unwrap_or_default()))
+        .filter(|[kind, _]| kind.starts_with("WORKER_"))
+        .collect();
+    assert_eq!(told, [["WORKER_CREATED", "idle"], ["WORKER_STATE_CHANGED", "errored"]]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What lasts of workers: across an orderly end, a kill, and files that somebody broke.
 
 use crate::binary::Server;
+use crate::binary::websocket::Frame;
 use crate::binary::workers::{ASSISTANT, JSON, UNCONNECTED, Workers, start, start_running};
 use serde_json::{Value, json};
 use std::fs;
@@ -364,6 +365,35 @@ fn the_last_words_of_a_worker_are_stored_before_its_end_is_told() {
     assert_eq!(said, 600, "none after the end");
     let worker = server.worker(&id);
     assert_eq!((&worker["transcript_len"], &worker["status"]), (&json!(601), &json!("stopped")));
+}
+
+#[test]
+fn a_worker_that_was_stopped_says_nothing_after_its_end() {
+    let place = Place::new();
+    // Many take turns at the store: the last words of one last longer than they are waited for.
+    let line = r#"{"event":"text_done","data":{"text":"a"}}"#;
+    let (noisy, last) = (place.dir.path().join("noisy"), place.dir.path().join("last"));
+    fs::write(&noisy, format!("exec yes '{line}'")).unwrap();
+    let script =
+        format!("trap \"yes '{}' | head -n 1500; exit\" TERM\necho '{line}'\n", line.replace('"', "\\\""));
+    fs::write(&last, script + "while :; do sleep 0.05; done").unwrap();
+    let program = format!("builtin:last=sh {}", last.display());
+    let flags = ["--workers-store", &place.flag, "--worker", &program];
+    let mut server = start_running(&format!("sh {}", noisy.display()), &flags);
+    let profile = json!({"kind": "builtin", "value": "builtin:last"});
+    let id = server.create(&json!({"intent": {"kind": "assistant"}, "profile": profile}).to_string());
+    let mut socket = server.observe(&id, "?cursor=wo_0000000000000000");
+    while !socket.text().contains("text_done") {}
+    (0..24).for_each(|_| drop(server.create(ASSISTANT)));
+    let ack = server.ask("POST", &format!("/workers/{id}/stop"), "")["ack"].clone();
+    assert_eq!(ack["status"], "stopped");
+    let said = server.worker(&id)["transcript_len"].clone();
+    // Whoever still wants to store something has had his turn after this.
+    server.create(UNCONNECTED);
+    assert_eq!(server.worker(&id)["transcript_len"], said);
+    while !socket.text().contains(r#""payload":{"event":"shutdown"}"#) {}
+    server.terminate();
+    assert_eq!(socket.frame(), Frame::Close(1000), "nothing after its end");
 }
 
 #[test]
