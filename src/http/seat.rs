@@ -91,19 +91,23 @@ impl Seat {
     ///
     /// Returns how long the request may wait before it is to tell again.
     pub fn tick(&self) -> Duration {
-        let plenty = self.0.streams.has_plenty();
-        self.get_on(false, if plenty { STREAM_AFTER } else { STREAM_AFTER_IN_A_CROWD })
+        self.get_on(false, STREAM_AFTER_IN_A_CROWD)
     }
 
+    /// The request waits, or moves bytes: it becomes a stream after this long at the latest, and earlier while
+    /// there are few.
     fn get_on(&self, for_client: bool, stream_after: Duration) -> Duration {
         let inner = &*self.0;
         let changed = inner.pace.wait_for(for_client);
         match inner.place.get() {
             Place::Pool => {
+                let age = self.age();
+                let short = inner.crew.is_short();
                 // A client that keeps us waiting always makes room for itself, by the slowest.
-                let may_hurry = || inner.crew.is_short() && (for_client || inner.streams.has_plenty());
-                if self.age() >= stream_after || may_hurry() {
-                    self.become_slow(false);
+                if age >= stream_after || (short && for_client) {
+                    self.become_slow(false, false);
+                } else if (short || age >= STREAM_AFTER) && inner.streams.reserve_of_few() {
+                    self.become_slow(false, true);
                 }
             }
             Place::Slow(key) if changed => inner.streams.turn(key, for_client),
@@ -122,7 +126,7 @@ impl Seat {
         let inner = &*self.0;
         let changed = inner.pace.wait_for(false);
         match inner.place.get() {
-            Place::Pool => self.become_slow(true),
+            Place::Pool => self.become_slow(true, false),
             Place::Slow(key) => {
                 if changed {
                     inner.streams.turn(key, false);
@@ -133,11 +137,16 @@ impl Seat {
         }
     }
 
-    fn become_slow(&self, spared: bool) {
+    fn become_slow(&self, spared: bool, reserved: bool) {
         let inner = &*self.0;
         let stream = Stream::new(inner.socket.borrow().clone(), inner.began.get(), &inner.pace, spared);
         if inner.crew.leave() {
+            if !reserved {
+                inner.streams.reserve();
+            }
             inner.place.set(Place::Slow(inner.streams.admit_slow(stream)));
+        } else if reserved {
+            inner.streams.cancel();
         }
     }
 

@@ -106,12 +106,27 @@ impl Streams {
         &self.stats
     }
 
-    /// Counts a slow request, for which others may have to make room.
+    /// Counts a request that is about to be admitted as a slow one.
+    pub(super) fn reserve(&self) {
+        self.stats.streams.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The same, but false where a quarter of the bound is taken: only below that may requests become streams
+    /// to make way for others.
+    pub(super) fn reserve_of_few(&self) -> bool {
+        self.count_below(self.max / 4)
+    }
+
+    /// What was reserved is not needed.
+    pub(super) fn cancel(&self) {
+        self.stats.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A slow request that is counted already, and for which others may have to make room.
     pub(super) fn admit_slow(&self, stream: Stream) -> u64 {
         let key = self.next.fetch_add(1, Ordering::Relaxed);
         self.for_clients.fetch_add(usize::from(stream.pace.waits_for_client()), Ordering::Relaxed);
         lock(&self.slow).insert(key, stream);
-        self.stats.streams.fetch_add(1, Ordering::Relaxed);
         self.make_room(key);
         // It may be the first that can be cut for its bytes.
         self.make_memory();
@@ -153,14 +168,13 @@ impl Streams {
         self.stats.streams.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether many more streams fit: only then requests may become streams to make way for others.
-    pub(super) fn has_plenty(&self) -> bool {
-        self.stats.streams.load(Ordering::Relaxed) < self.max / 4
-    }
-
     /// Counts one that is long-lived by design, if there is room.
     pub(super) fn admit_long_lived(&self) -> bool {
-        let admit = |now| (now < self.max).then_some(now + 1);
+        self.count_below(self.max)
+    }
+
+    fn count_below(&self, bound: usize) -> bool {
+        let admit = |now| (now < bound).then_some(now + 1);
         self.stats.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit).is_ok()
     }
 
@@ -280,6 +294,7 @@ mod tests {
         let socket = Arc::new(listener.accept().unwrap().0);
         streams.whole.fetch_add(pace.whole(), Ordering::Relaxed);
         let since = Instant::now() - Duration::from_secs(1);
+        streams.reserve();
         let key = streams.admit_slow(Stream::new(Arc::downgrade(&socket), since, &Arc::new(pace), spared));
         (client, socket, key)
     }

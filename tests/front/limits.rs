@@ -254,8 +254,7 @@ fn a_crowd_that_waits_for_the_app_has_more_than_a_quarter_of_the_streams_only_if
             client
         })
         .collect();
-    // Two streams, or three that became one together, and two threads of the pool. The others wait in the
-    // queue, and not for ever.
+    // Two streams and two threads of the pool. The others wait in the queue, and not for ever.
     let _asked: Vec<_> = (0..8).map(|_| arrived.recv_timeout(binary::PATIENCE).unwrap()).collect();
     assert!(began.elapsed() > Duration::from_secs(2));
     assert!(!clients.iter().any(Client::has_data), "nobody is cut or refused");
