@@ -6,7 +6,7 @@ use super::history::{Entry, History};
 use super::journal::{Finish, Journal, Sealed, ending};
 use super::run::{Kind, Record, RunStatus};
 use crate::base::lock::lock;
-use crate::events::{Action, Bus, Json, Slices};
+use crate::events::{Action, Bus, Json};
 use serde_json::json;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -140,7 +140,6 @@ impl Book {
             history.ending(id);
             self.bus.preview(&last)
         };
-        let state = state.json(Slices::all());
         let (book, run, action) = (Arc::clone(self), id.to_owned(), last.clone());
         let done: Box<dyn FnOnce(Option<Sealed>) + Send> = Box::new(move |mut sealed| {
             freeing(&mut || {
@@ -165,7 +164,7 @@ impl Book {
         lock(&self.history).end(id, &last, status, error, None);
         self.bus.dispatch(&last, Some(id));
         let Some(journal) = &self.journal else { return };
-        let state = self.bus.state().json(Slices::all());
+        let state = self.bus.state();
         let (book, run) = (Arc::clone(self), id.to_owned());
         let done = Box::new(move |sealed: Option<Sealed>| {
             if let Some(sealed) = &sealed {
@@ -252,22 +251,46 @@ fn how(last: &Action) -> (RunStatus, Option<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::BusSettings;
+    use crate::events::{BusSettings, Slices};
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
 
-    #[test]
-    fn how_things_stand_does_not_fill_a_journal_that_hangs() {
-        let dir = tempfile::tempdir().unwrap();
-        // A pipe that nobody reads, where the state of a run that ends is written.
-        let state = dir.path().join("state.jsonl");
+    /// Whose journal hangs where it writes the state of a run that ends: in a pipe that nobody reads.
+    fn hanging(dir: &std::path::Path) -> Arc<Book> {
+        let state = dir.join("state.jsonl");
         nix::unistd::mkfifo(&state, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let mut options = std::fs::OpenOptions::new();
         let mut pipe = options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&state).unwrap();
         while pipe.write(&[0; 4096]).is_ok() {}
-        let journal = Journal::open(dir.path()).unwrap().0;
+        let journal = Journal::open(dir).unwrap().0;
+        // Without a reader its thread would not hang.
+        std::mem::forget(pipe);
         let bus = BusSettings { ring: 8, streamed: Slices::all(), encode: |_, _, _| Vec::new() };
-        let book = Arc::new(Book::new(Bus::start(bus).unwrap(), Some(journal), 1));
+        Arc::new(Book::new(Bus::start(bus).unwrap(), Some(journal), 1))
+    }
+
+    #[test]
+    fn ends_that_wait_share_the_state() {
+        const RUNS: usize = 500;
+        let dir = tempfile::tempdir().unwrap();
+        let book = hanging(dir.path());
+        for _ in 0..100 {
+            book.act(&Action::new("NOTE", json!({"text": "x".repeat(2048)})));
+        }
+        for n in 0..RUNS {
+            let id = n.to_string();
+            assert!(book.begin(&id, Kind::Exec, &Action::new("EXEC_STARTED", json!({}))));
+            book.end(&id, Action::new("EXEC_EXITED", json!({"status": "completed"})));
+        }
+        let messages = Arc::clone(book.bus.state().get(crate::events::Slice::Agent));
+        assert!(Arc::strong_count(&messages) > RUNS, "{}", Arc::strong_count(&messages));
+        std::mem::forget(book);
+    }
+
+    #[test]
+    fn how_things_stand_does_not_fill_a_journal_that_hangs() {
+        let dir = tempfile::tempdir().unwrap();
+        let book = hanging(dir.path());
         assert!(book.begin_agent("agent", &Action::new("RUNTIME_EXECUTION_STARTED", json!({}))));
         assert!(book.begin("server", Kind::Server, &Action::new("SERVER_STARTED", json!({}))));
         book.end("server", Action::new("SERVER_EXITED", json!({"status": "failed"})));

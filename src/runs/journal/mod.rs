@@ -23,7 +23,7 @@ pub(super) use writer::Sealed;
 use super::approval::Approval;
 use super::run::{Kind, Record};
 use crate::base::lock::lock;
-use crate::events::{Action, Json};
+use crate::events::{Action, Json, State};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use nix::fcntl::{Flock, FlockArg};
 use std::fmt;
@@ -52,8 +52,9 @@ pub(super) struct Finish {
     pub(super) id: String,
     /// The action that ended it.
     pub(super) last: Action,
-    /// The state with that action in it.
-    pub(super) state: Json,
+    /// The state with that action in it. Ends that wait share what did not change between them; as JSON each
+    /// would be a copy.
+    pub(super) state: State,
     /// Told once it is on the disk; `None` when it cannot be.
     pub(super) done: Box<dyn FnOnce(Option<Sealed>) + Send>,
 }

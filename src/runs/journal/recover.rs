@@ -1,6 +1,5 @@
 //! What an end in the middle left behind, put in order before anything new is written: torn lines are
 //! cut, runs that were running are sealed, as what their logs say or else as aborted.
-use super::Finish;
 use super::approvals;
 use super::files::{Growing, Lines, Places};
 use super::lines::{ending, parse_record, state_line};
@@ -56,12 +55,12 @@ pub(super) fn recover(places: Places) -> io::Result<(Writer, Recovered, Vec<Appr
             // To look for a state that is not there would be to read all of them.
             None => None,
         };
-        let finish = match ending {
+        let (last, state) = match ending {
             // It had ended; only its second line is missing.
-            Some((last, state)) => Finish { id, last, state, done: Box::new(|_| {}) },
-            None => abort(&mut writer, &mut found, id)?,
+            Some(ending) => ending,
+            None => abort(&mut writer, &mut found, &id)?,
         };
-        writer.seal(&finish);
+        writer.seal(&id, &last, &state);
     }
     writer.runs.sync()?;
     writer.places.sync()?;
@@ -158,16 +157,16 @@ fn state_of(file: &Growing, id: &str) -> io::Result<Option<Json>> {
 }
 
 /// Ends a run whose end nobody saw. Of the state then nothing is known.
-fn abort(writer: &mut Writer, found: &mut Recovered, id: String) -> io::Result<Finish> {
+fn abort(writer: &mut Writer, found: &mut Recovered, id: &str) -> io::Result<(Action, Json)> {
     let payload = json!({"executionId": id, "error": "the server ended before the run"});
     let last = Action::new("RUNTIME_EXECUTION_ABORTED", payload);
     let state = Json::object([]);
-    writer.state.push(&state_line(&id, last.at_ms, &state));
+    writer.state.push(&state_line(id, last.at_ms, &state));
     writer.state.sync()?;
-    if let Some(log) = writer.logs.get_mut(&id) {
+    if let Some(log) = writer.logs.get_mut(id) {
         log.push(&last);
         log.file.sync()?;
     }
-    found.aborted.push(id.clone());
-    Ok(Finish { id, last, state, done: Box::new(|_| {}) })
+    found.aborted.push(id.to_owned());
+    Ok((last, state))
 }

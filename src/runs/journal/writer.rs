@@ -7,13 +7,13 @@
 use super::files::{Growing, Places};
 use super::lines::{action_line, ending, record_line, state_line};
 use super::{Finish, Message};
-use crate::events::Action;
+use crate::events::{Action, Json, Slices};
 use crate::runs::digest::{Digest, chain};
 use crate::runs::run::{Kind, Record, RunStatus, Seal};
 use std::collections::HashMap;
 use std::io;
 
-/// Bytes of one log that wait in memory at most.
+/// Bytes of one log, or of states, that wait in memory at most.
 const PENDING_BYTES: usize = 256 * 1024;
 
 /// What sealing a run gave.
@@ -76,17 +76,24 @@ impl Writer {
         }
         self.approvals.sync_if_pending()?;
         for finish in &finished {
-            self.state.push(&state_line(&finish.id, finish.last.at_ms, &finish.state));
+            let state = finish.state.json(Slices::all());
+            self.state.push(&state_line(&finish.id, finish.last.at_ms, &state));
+            self.state.flush_if_much()?;
         }
-        self.state.sync_if_pending()?;
+        if !finished.is_empty() {
+            // Also what was flushed above.
+            self.state.sync()?;
+        }
         for finish in &finished {
             self.append(&finish.id, &finish.last)?;
             if let Some(log) = self.logs.get_mut(&finish.id) {
                 log.file.sync()?;
             }
         }
-        let sealed =
-            finished.iter().filter_map(|finish| Some((finish.id.clone(), self.seal(finish)?))).collect();
+        let sealed = finished.iter().filter_map(|Finish { id, last, state, .. }| {
+            Some((id.clone(), self.seal(id, last, &state.json(Slices::all()))?))
+        });
+        let sealed = sealed.collect();
         self.runs.sync_if_pending()?;
         for log in self.logs.values_mut() {
             log.file.flush()?;
@@ -130,23 +137,22 @@ impl Writer {
     fn append(&mut self, id: &str, action: &Action) -> io::Result<()> {
         let Some(log) = self.logs.get_mut(id) else { return Ok(()) };
         log.push(action);
-        if log.file.pending() > PENDING_BYTES { log.file.flush() } else { Ok(()) }
+        log.file.flush_if_much()
     }
 
     /// Closes a run's log and adds its second line.
-    pub(super) fn seal(&mut self, finish: &Finish) -> Option<Sealed> {
-        let log = self.logs.remove(&finish.id)?;
-        let (status, error) =
-            ending(&finish.last.kind, finish.last.payload.as_ref()).unwrap_or((RunStatus::Aborted, None));
-        let digest = log.digest.finish(&finish.state.text(), log.start_ms, finish.last.at_ms);
+    pub(super) fn seal(&mut self, id: &str, last: &Action, state: &Json) -> Option<Sealed> {
+        let log = self.logs.remove(id)?;
+        let (status, error) = ending(&last.kind, last.payload.as_ref()).unwrap_or((RunStatus::Aborted, None));
+        let digest = log.digest.finish(&state.text(), log.start_ms, last.at_ms);
         let seal = Seal { chain: chain(&self.head, &digest), digest };
         self.head.clone_from(&seal.chain);
         self.count += 1;
         self.runs.push(&record_line(&Record {
-            id: finish.id.clone(),
+            id: id.to_owned(),
             kind: log.kind,
             start_ms: log.start_ms,
-            end_ms: Some(finish.last.at_ms),
+            end_ms: Some(last.at_ms),
             status,
             action_count: log.count,
             error,
@@ -159,5 +165,9 @@ impl Writer {
 impl Growing {
     fn sync_if_pending(&mut self) -> io::Result<()> {
         if self.pending() == 0 { Ok(()) } else { self.sync() }
+    }
+
+    fn flush_if_much(&mut self) -> io::Result<()> {
+        if self.pending() > PENDING_BYTES { self.flush() } else { Ok(()) }
     }
 }
