@@ -75,14 +75,24 @@ fn follow(server: &Arc<Server>, answer: Answer, output: Output, piped: bool) -> 
                 note(text("message"));
             }
             "exit_code" => {
-                // It may have done well with a part of what it was to read.
-                return lock(&input).take().map_or_else(|| Ok(exit_code(&data, ended)), Err);
+                return outcome(&data, ended, lock(&input).take());
             }
             _ if event.name.as_deref() == Some("gap") => note("output is missing here"),
             _ => {}
         }
     }
     Err(Failure::Unreachable("the connection broke before the run ended, which ended it".to_owned()))
+}
+
+/// How the run went, whose input may have failed.
+fn outcome(end: &Value, ended: bool, input: Option<Failure>) -> Result<ExitCode, Failure> {
+    match input {
+        // A server that ends takes no input any more; what it said of the run says why.
+        Some(Failure::Unreachable(_)) if ended => Ok(exit_code(end, ended)),
+        // It may have done well with a part of what it was to read.
+        Some(failure) => Err(failure),
+        None => Ok(exit_code(end, ended)),
+    }
 }
 
 /// The program's own code, as a shell tells it, unless the server `ended` it: what it says then is not what
@@ -165,5 +175,15 @@ mod tests {
             let told = format!("{:?}", exit_code(&end, ended));
             assert_eq!(told, format!("{:?}", ExitCode::from(code)), "{end} {ended}");
         }
+    }
+
+    #[test]
+    fn input_that_failed_is_the_outcome_unless_the_server_was_ending() {
+        let unreachable = || Some(Failure::Unreachable("gone".to_owned()));
+        let end = json!({"code": 0});
+        assert!(matches!(outcome(&end, false, unreachable()), Err(Failure::Unreachable(_))));
+        assert!(matches!(outcome(&end, true, Some(Failure::Unheard)), Err(Failure::Unheard)));
+        let told = outcome(&end, true, unreachable()).unwrap();
+        assert_eq!(format!("{told:?}"), format!("{:?}", ExitCode::from(ENDED)));
     }
 }
