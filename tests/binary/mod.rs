@@ -222,6 +222,11 @@ impl Drop for Server {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking()
+            && let Ok(log) = self.log.try_lock()
+        {
+            eprintln!("the server said:\n{log}");
+        }
     }
 }
 
