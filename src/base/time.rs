@@ -64,16 +64,26 @@ fn civil(unix_seconds: u64) -> Civil {
 pub fn rfc3339(at: SystemTime) -> String {
     let ms = unix_ms(at);
     let c = civil(ms / 1000);
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-        c.year,
-        c.month,
-        c.day,
-        c.hour,
-        c.minute,
-        c.second,
-        ms % 1000
-    )
+    let mut text = format!("{:04}", c.year);
+    let rest = [
+        ('-', c.month, 100),
+        ('-', c.day, 100),
+        ('T', c.hour, 100),
+        (':', c.minute, 100),
+        (':', c.second, 100),
+        ('.', (ms % 1000) as u32, 1000),
+    ];
+    // By hand: with `format!` the times of an artifact were a twentieth of what storing it costs us.
+    text.reserve_exact("-mm-ddThh:mm:ss.mmmZ".len());
+    for (separator, number, mut power) in rest {
+        text.push(separator);
+        while power > 1 {
+            power /= 10;
+            text.push(char::from(b'0' + (number / power % 10) as u8));
+        }
+    }
+    text.push('Z');
+    text
 }
 
 /// `Fri, 27 Mar 2026 10:00:00 GMT` (IMF-fixdate, RFC 9110 section 5.6.7).

@@ -195,7 +195,8 @@ impl<'c> Exchange<'c> {
     pub fn whole_body(&mut self, bytes: u64) -> Result<Vec<u8>, BodyError> {
         self.limit_body(bytes)?;
         let seat = self.seat;
-        let mut whole = Vec::new();
+        // Most are small and have come with the head.
+        let mut whole = Vec::with_capacity(self.conn.buffer.len().min(SMALL_BYTES));
         loop {
             let piece = self.body().take(SMALL_BYTES as u64).read_to_end(&mut whole);
             match piece.map_err(|error| BodyError::of(&error).unwrap_or(BodyError::Incomplete))? {

@@ -39,10 +39,13 @@ pub struct Response {
     pub body: Body,
 }
 
+/// Fields of a response, but for a few.
+const MOST_HAVE: usize = 8;
+
 impl Response {
     /// A response without a body.
     pub fn empty(status: u16) -> Response {
-        Response { status, headers: Vec::new(), body: Body::Empty }
+        Response { status, headers: Vec::with_capacity(MOST_HAVE), body: Body::Empty }
     }
 
     /// A response with bytes of the given type.
