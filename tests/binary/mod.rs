@@ -212,6 +212,7 @@ impl Server {
 }
 
 impl Drop for Server {
+    #[allow(clippy::print_stderr, reason = "it is what a failed test prints")]
     fn drop(&mut self) {
         // SIGTERM first, so that its children end with it.
         let _ =
