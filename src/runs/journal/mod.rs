@@ -185,18 +185,24 @@ impl Journal {
 
     /// Waits for room: so that somebody who has much to say leaves some for those who must not wait.
     pub(super) fn wait_for_room(&self) {
-        while !self.wait_for_room_until(Instant::now() + LAST_WORDS) {}
+        while self.lacks_room() {
+            std::thread::park_timeout(ROOM_LOOK);
+        }
     }
 
     /// Whether there is room by then, or will never be: nothing more is written.
     pub(super) fn wait_for_room_until(&self, until: Instant) -> bool {
-        while self.is_well() && !self.has_room() {
+        while self.lacks_room() {
             if Instant::now() >= until {
                 return false;
             }
             std::thread::park_timeout(ROOM_LOOK);
         }
         true
+    }
+
+    fn lacks_room(&self) -> bool {
+        self.is_well() && !self.has_room()
     }
 
     fn surely(&self, message: impl FnOnce(Sender<bool>) -> Message) -> bool {
