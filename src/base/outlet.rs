@@ -1,9 +1,12 @@
 //! Our standard output and error: pipes, as a rule, whose readers may be slow, or gone to sleep for good.
 use super::lock::lock;
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::os::fd::BorrowedFd;
-use std::sync::Mutex;
+use nix::sys::stat::Mode;
+use std::io::IsTerminal;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, OnceLock};
 
 /// Held from the look whether there is room to the write: a pipe that has room has it for one of us. Both
 /// streams may be the same pipe.
@@ -15,12 +18,27 @@ static ROOM: Mutex<()> = Mutex::new(());
 /// # Errors
 /// `EAGAIN` where there is no room; what write(2) says.
 pub fn write_now(to: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<usize> {
+    let to = terminal(to).map_or(to, AsFd::as_fd);
     let _room = lock(&ROOM);
     if !has_room(to, PollTimeout::ZERO)? {
         return Err(Errno::EAGAIN);
     }
     // As much as a pipe that can be written takes whole.
     nix::unistd::write(to, &bytes[..bytes.len().min(libc::PIPE_BUF)])
+}
+
+/// Of a terminal, an open file of our own that never waits: unlike a pipe it has room, to its own word, where a
+/// single byte fits. None where the stream is something else, or cannot be opened anew.
+fn terminal(stream: BorrowedFd<'_>) -> Option<&'static OwnedFd> {
+    /// Of the standard streams, by number.
+    static TERMINALS: [OnceLock<Option<OwnedFd>>; 3] = [const { OnceLock::new() }; 3];
+    let number = stream.as_raw_fd();
+    let reopened = || {
+        let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let anew = || open(format!("/proc/self/fd/{number}").as_str(), flags, Mode::empty()).ok();
+        stream.is_terminal().then(anew).flatten()
+    };
+    TERMINALS.get(usize::try_from(number).ok()?)?.get_or_init(reopened).as_ref()
 }
 
 /// Waits so long for room; whether there is some.

@@ -137,6 +137,12 @@ pub(super) fn check_early(upstream: &TcpStream) -> io::Result<()> {
     if early { Err(io::Error::other(Interruption::EarlyResponse)) } else { Ok(()) }
 }
 
+/// Before more of a response is read: the HTTP client would go through trailers without an end.
+pub(super) fn check_form() -> io::Result<()> {
+    let wrong = with(|call| call.malformed.clone()).flatten();
+    wrong.map_or(Ok(()), |wrong| Err(io::Error::other(wrong)))
+}
+
 /// Before more of a response is read: an event stream ends when we do.
 pub(super) fn check_ending() -> io::Result<()> {
     let ending = with(|call| call.stopping.as_ref().is_some_and(StopToken::is_set));

@@ -185,6 +185,7 @@ impl UpstreamTransport {
         if self.buffers.is_full() {
             return Err(io::Error::other("a line of the wrapped server's answer is too long"));
         }
+        call::check_form()?;
         loop {
             call::check_ending()?;
             match (&*self.stream).read(self.buffers.free()) {

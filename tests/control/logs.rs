@@ -10,6 +10,7 @@ use serde_json::Value;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -424,4 +425,38 @@ fn a_standard_error_that_nobody_reads_keeps_nobody_from_being_let_in() {
         // The listener thread has its line to write.
         requests(0);
     }
+}
+
+/// Both ends of a new terminal.
+fn terminal() -> (std::fs::File, std::fs::File) {
+    let reader = std::fs::File::options().read(true).write(true).open("/dev/ptmx").unwrap();
+    let (mut number, unlocked) = (0, 0);
+    // SAFETY: each takes a pointer to one int, which is there.
+    #[allow(unsafe_code)]
+    let done = unsafe {
+        nix::libc::ioctl(reader.as_raw_fd(), nix::libc::TIOCSPTLCK, &raw const unlocked)
+            + nix::libc::ioctl(reader.as_raw_fd(), nix::libc::TIOCGPTN, &raw mut number)
+    };
+    assert_eq!(done, 0);
+    let flags = OFlag::O_NOCTTY.bits();
+    let mut options = std::fs::File::options();
+    let ours = options.read(true).write(true).custom_flags(flags).open(format!("/dev/pts/{number}")).unwrap();
+    (reader, ours)
+}
+
+#[test]
+fn a_terminal_that_nobody_reads_keeps_no_restart_and_no_end_waiting() {
+    let (_reader, terminal) = terminal();
+    let full = terminal.try_clone().unwrap();
+    let flags = ["--stop-grace", "0", "--drain", "0"];
+    let prepare = |binary: &mut std::process::Command| {
+        binary.stdout(terminal);
+    };
+    let command = "sh -c 'seq 1 100000; touch done; exec sleep 1000'";
+    let mut server = Server::start_with(command, unused_port(), &flags, prepare);
+    eventually("it is full", || takes_nothing(&full) || server.root().join("done").exists());
+    for _ in 0..2 {
+        assert_eq!(server.send("POST", "/_frag/restart", "", b"").status, 200);
+    }
+    assert_eq!(server.terminate(), Some(0));
 }

@@ -1,7 +1,8 @@
 //! Responses of the wrapped server reach the client with their status, fields and body.
 
 use crate::binary;
-use crate::binary::{Response, Seen, Server, ok, play};
+use crate::binary::{Response, Seen, Server, eventually, ok, play};
+use std::io::Write;
 
 /// A server whose wrapped server says these bytes to every request, then closes.
 fn saying(answer: &[u8]) -> Server {
@@ -182,4 +183,20 @@ fn every_response_has_a_date_its_own_or_ours() {
         let date = response.field("date").unwrap();
         assert!(date.len() == 29 && date.ends_with(" GMT"), "{date}");
     }
+}
+
+#[test]
+fn trailers_without_an_end_are_cut() {
+    let (server, listener) = Server::with_backend(&[]);
+    let app = std::thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n";
+        let mut sent = stream.write_all(head);
+        while sent.is_ok() {
+            sent = stream.write_all(&b"a: b\r\n".repeat(1000));
+        }
+    });
+    let answer = server.raw(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    assert!(!answer.ends_with(b"0\r\n\r\n"), "{}", String::from_utf8_lossy(&answer));
+    eventually("the app is told", || app.is_finished());
 }
