@@ -11,8 +11,11 @@ use std::os::fd::{AsFd, AsRawFd};
 
 /// After this long without a byte the grown buffer is given back.
 const IDLE_MS: u16 = 10;
-/// How often a tunnel that is open one way only looks whether it still has a wrapped server.
+/// How often a tunnel that is open one way only, or whose reader takes nothing, looks whether it still has a
+/// wrapped server.
 const ORPHAN_LOOK_MS: u16 = 1000;
+/// After so many looks without one, and without a byte taken, there is no more waiting for that reader.
+const ORPHAN_LOOKS: u32 = 10;
 
 /// One way of a tunnel.
 struct Way<'s> {
@@ -135,16 +138,30 @@ pub(super) fn carry(
     let mut up = Way::new(&received, [client, upstream], from_client);
     let mut down = Way::new(&sent, [upstream, client], from_upstream);
     let mut buffer = Buffer::default();
+    let mut looks = 0;
     while !(up.closed && down.closed || stopping.is_set()) {
-        let timeout = match (up.closed || down.closed, buffer.is_grown()) {
-            (true, _) => PollTimeout::from(ORPHAN_LOOK_MS),
-            (false, true) => PollTimeout::from(IDLE_MS),
-            (false, false) => PollTimeout::NONE,
+        let half = up.closed || down.closed;
+        let blocked = up.wants_to_write() || down.wants_to_write();
+        let timeout = match (half, buffer.is_grown(), blocked) {
+            (true, ..) | (_, false, true) => PollTimeout::from(ORPHAN_LOOK_MS),
+            (_, true, _) => PollTimeout::from(IDLE_MS),
+            (_, false, false) => PollTimeout::NONE,
         };
-        match turn(&mut up, &mut down, seat, &mut buffer, timeout) {
-            Ok(0) if (up.closed || down.closed) && orphaned() => break,
-            Ok(0) => buffer.shrink(),
-            Ok(_) | Err(Errno::EINTR) => {}
+        let moved = match turn(&mut up, &mut down, seat, &mut buffer, timeout) {
+            Ok(0) if half && orphaned() => break,
+            Ok(0) => {
+                looks = if blocked && !buffer.is_grown() && orphaned() { looks + 1 } else { 0 };
+                buffer.shrink();
+                if looks < ORPHAN_LOOKS { Ok(()) } else { Err(Errno::ETIMEDOUT) }
+            }
+            Ok(_) => {
+                looks = 0;
+                Ok(())
+            }
+            Err(errno) => Err(errno),
+        };
+        match moved {
+            Ok(()) | Err(Errno::EINTR) => {}
             Err(errno) => {
                 // As one side failed, so does the other: an orderly end would say that this was all.
                 close_with_reset(client);

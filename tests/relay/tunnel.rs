@@ -378,3 +378,19 @@ fn a_client_that_leaves_before_the_agreement_takes_the_connection_along() {
     assert_eq!(read_to_end(&mut wire.stream), b"");
     eventually("its thread is free", || binary::tunnel::threads(&server) < 20);
 }
+
+#[test]
+fn a_reader_that_takes_nothing_keeps_its_tunnel_only_as_long_as_the_app_lives() {
+    let (server, listener) = Server::with_backend(&[]);
+    let (client, wire) = open(&server, &listener);
+    fill(&wire.stream);
+    drop(listener);
+    let streams = |count: u8| {
+        let line = format!("\nfrag_http_streams {count}\n");
+        server.get("/_frag/metrics", "").body_text().contains(&line)
+    };
+    assert!(streams(1));
+    assert_eq!(server.send("POST", "/_frag/restart", "", b"").status, 200);
+    binary::eventually("its place is free", || streams(0));
+    drop((client, wire));
+}
