@@ -125,8 +125,8 @@ impl<'s> Way<'s> {
 }
 
 /// Carries bytes until both ways have ended, one side failed, or the server ends. What was read ahead of
-/// the switch goes first. A tunnel that is open one way only is asked for now and then whether it is
-/// `orphaned`: the other way may never end by itself.
+/// the switch goes first. Of a tunnel that is open one way only, or blocked, it is asked now and then whether
+/// it is `orphaned`: it may never end by itself. A blocked one gets some seconds for what is on its way.
 pub(super) fn carry(
     [client, upstream]: [&TcpStream; 2],
     seat: &Seat,
