@@ -8,6 +8,7 @@ use nix::sys::socket::{MsgFlags, recv, send};
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
 
 /// After this long without a byte the grown buffer is given back.
 const IDLE_MS: u16 = 10;
@@ -126,19 +127,22 @@ impl<'s> Way<'s> {
 
 /// Carries bytes until both ways have ended, one side failed, or the server ends. What was read ahead of
 /// the switch goes first. Of a tunnel that is open one way only, or blocked, it is asked now and then whether
-/// it is `orphaned`: it may never end by itself. A blocked one gets some seconds for what is on its way.
+/// it is `orphaned`: it may never end by itself. A blocked one gets some seconds for what is on its way. One
+/// that the wrapped server has ended is over when the client has said nothing for so long, either.
 pub(super) fn carry(
     [client, upstream]: [&TcpStream; 2],
     seat: &Seat,
     stopping: &StopToken,
     [from_client, from_upstream]: [Vec<u8>; 2],
     orphaned: &dyn Fn() -> bool,
+    linger: Duration,
 ) -> io::Result<()> {
     let (received, sent) = (|n| seat.meter().received(n), |n| seat.meter().sent(n));
     let mut up = Way::new(&received, [client, upstream], from_client);
     let mut down = Way::new(&sent, [upstream, client], from_upstream);
     let mut buffer = Buffer::default();
     let mut looks = 0;
+    let mut quiet_since = Instant::now();
     while !(up.closed && down.closed || stopping.is_set()) {
         let half = up.closed || down.closed;
         let blocked = up.wants_to_write() || down.wants_to_write();
@@ -148,7 +152,7 @@ pub(super) fn carry(
             (_, false, false) => PollTimeout::NONE,
         };
         let moved = match turn(&mut up, &mut down, seat, &mut buffer, timeout) {
-            Ok(0) if half && orphaned() => break,
+            Ok(0) if half && (orphaned() || down.closed && quiet_since.elapsed() >= linger) => break,
             Ok(0) => {
                 looks = if blocked && !buffer.is_grown() && orphaned() { looks + 1 } else { 0 };
                 buffer.shrink();
@@ -156,6 +160,7 @@ pub(super) fn carry(
             }
             Ok(_) => {
                 looks = 0;
+                quiet_since = Instant::now();
                 Ok(())
             }
             Err(errno) => Err(errno),

@@ -46,7 +46,9 @@ pub(super) fn serve(
     let ahead = [exchange.take_ahead(), answer.into_bytes()];
     // How it ends is the two sides' affair; there is no answer to give any more.
     let stopping = exchange.stopping();
-    let ended = tunnel::carry([&client, &upstream], exchange.seat(), stopping, ahead, &|| life.is_over());
+    let linger = exchange.limits().idle_timeout;
+    let orphaned = || life.is_over();
+    let ended = tunnel::carry([&client, &upstream], exchange.seat(), stopping, ahead, &orphaned, linger);
     log::debug!("a tunnel ended: {ended:?}");
     Err(Failure::Gone)
 }

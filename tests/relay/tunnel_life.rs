@@ -2,9 +2,9 @@
 
 use crate::binary::client::{Client, End};
 use crate::binary::tunnel::{SWITCH, UPGRADE, cpu_time_in_silence, open, open_echo, threads};
-use crate::binary::{IDLE, Reserved, Server, Wire, eventually, ok};
+use crate::binary::{IDLE, PATIENCE, Reserved, Server, Wire, eventually, ok};
 use crate::{binary, common};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
@@ -140,6 +140,28 @@ fn there_are_so_many_tunnels_and_no_more() {
     }
     let listener = refusing.join().unwrap();
     tunnels.push(open(&server, &listener));
+}
+
+#[test]
+fn one_that_the_wrapped_server_has_ended_waits_for_its_client_no_longer_than_an_idle_connection() {
+    let (server, listener) = Server::with_backend(&["--max-streams", "1", "--idle-timeout", "3s"]);
+    let (mut client, mut wire) = open(&server, &listener);
+    wire.stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.end(), End::Closed);
+    // As long as the client speaks, it is heard.
+    wire.stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    for _ in 0..2 {
+        assert_eq!(wire.stream.read(&mut [0; 64]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        client.send("word");
+        assert_eq!(wire.take(4), b"word");
+    }
+    wire.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(wire.stream.read(&mut [0; 64]).unwrap(), 0, "the other way has ended, too");
+    // Its place is free, though its client holds on to it.
+    eventually("there is room", || {
+        server.get("/_frag/metrics", "").body_text().contains("frag_http_streams 0\n")
+    });
+    drop(client);
 }
 
 #[test]
