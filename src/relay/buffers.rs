@@ -1,5 +1,6 @@
 //! The buffers of one connection to the wrapped server.
 use super::call;
+use super::informational;
 use crate::http::{Buffer, FIRST_BYTES};
 use ureq::unversioned::transport::Buffers;
 
@@ -41,6 +42,14 @@ impl RelayBuffers {
             self.input.used(self.end);
         }
         self.note();
+    }
+
+    /// Drops informational answers from the front of what is buffered; how many bytes that was.
+    pub(super) fn drop_informational(&mut self) -> usize {
+        let dropped = informational::whole(self.input());
+        self.start += dropped;
+        self.note();
+        dropped
     }
 
     /// Whether so much is buffered that whoever takes it cannot be waiting for more in good faith.

@@ -1,12 +1,14 @@
 //! The call a thread is in. The HTTP client hands its transport no context, so what the transport and
 //! the relay tell each other is kept in a thread-local: a call never leaves its thread.
+use super::informational;
 use crate::base::stop::StopToken;
-use crate::http::{Decoder, Framing, Head, Method, Peek, Seat, peek};
+use crate::http::{Decoder, Framing, Head, IO_TICK, Method, Peek, Seat, peek};
 use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Why a call ended that is not the wrapped server's failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,12 @@ pub(super) struct Call {
     pub(super) upstream: Option<Arc<TcpStream>>,
     /// A byte of the response has arrived.
     pub(super) answered: bool,
+    /// The head of the final answer has not.
+    pub(super) in_head: bool,
+    /// When somebody last looked up from an answer's head that arrives in pieces.
+    looked_up: Option<Instant>,
+    /// Bytes of informational answers.
+    pub(super) informational: usize,
     /// Bytes of the response received and not yet taken.
     pub(super) buffered: usize,
     /// Room the request's head may need in one piece.
@@ -68,6 +76,11 @@ pub(super) struct Call {
     /// What was wrong with its chunks.
     malformed: Option<String>,
 }
+
+/// Bytes of an answer that tell whether it is informational.
+const ENOUGH: usize = 10;
+/// So far a final answer is looked for behind informational ones while the request is being sent.
+const LOOK_BYTES: usize = 4 * 1024;
 
 thread_local! {
     static CALL: RefCell<Option<Call>> = const { RefCell::new(None) };
@@ -128,13 +141,37 @@ pub(super) fn allows(pooled: &TcpStream) -> bool {
 /// An answer (or the end) that is there while the request is being sent wins, unless it is
 /// informational.
 pub(super) fn check_early(upstream: &TcpStream) -> io::Result<()> {
-    let mut start = [0; 10];
+    let mut start = [0; ENOUGH];
     let early = match peek(upstream, &mut start) {
         Peek::Nothing => false,
         Peek::Closed => true,
-        Peek::Bytes(n) => n == start.len() && !(start.starts_with(b"HTTP/1.") && start[9] == b'1'),
+        Peek::Bytes(_) if informational::begins(&start) => is_final_behind(upstream),
+        Peek::Bytes(n) => n == ENOUGH,
     };
     if early { Err(io::Error::other(Interruption::EarlyResponse)) } else { Ok(()) }
+}
+
+/// Whether a final answer stands behind informational ones.
+#[inline(never)]
+fn is_final_behind(upstream: &TcpStream) -> bool {
+    let mut start = [0; LOOK_BYTES];
+    let Peek::Bytes(n) = peek(upstream, &mut start) else { return false };
+    let behind = &start[informational::whole(&start[..n])..n];
+    behind.len() >= ENOUGH && !informational::begins(behind)
+}
+
+/// Whether it is time to look up from an answer's head: its pieces may come without a pause, for ever.
+pub(super) fn is_to_look_up() -> bool {
+    let due = |call: &mut Call| {
+        let begun = call.in_head && call.answered;
+        begun && {
+            let now = Instant::now();
+            let due = now - *call.looked_up.get_or_insert(now) >= IO_TICK;
+            call.looked_up = if due { Some(now) } else { call.looked_up };
+            due
+        }
+    };
+    with(due).unwrap_or(false)
 }
 
 /// Before more of a response is read: the HTTP client would go through trailers without an end.
@@ -167,6 +204,9 @@ impl CallGuard {
             authorization,
             upstream: None,
             answered: false,
+            in_head: true,
+            looked_up: None,
+            informational: 0,
             buffered: 0,
             // Percent-encoding may triple the target; a few fields are added.
             head_room: head.bytes().len() * 3 + 1024,
@@ -187,6 +227,11 @@ impl CallGuard {
     /// Whether any byte of a response has arrived.
     pub(super) fn is_answered(&self) -> bool {
         with(|call| call.answered).unwrap_or(false)
+    }
+
+    /// The final answer's head is here.
+    pub(super) fn has_head(&self) {
+        with(|call| call.in_head = false);
     }
 
     /// Whether bytes of the response are here, so that reading will not wait.

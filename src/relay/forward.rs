@@ -220,6 +220,7 @@ fn respond(
     spare: &Spare,
     response: http::Response<Body>,
 ) -> Result<(), Failure> {
+    call.has_head();
     let bad = |what: &str| Failure::Final(bad_gateway("upstream_malformed", what));
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(bad("the wrapped server switched protocols without being asked"));

@@ -6,6 +6,7 @@ mod client;
 mod failure;
 mod forward;
 mod headers;
+mod informational;
 mod raw;
 mod target;
 mod tunnel;

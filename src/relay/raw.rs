@@ -1,13 +1,15 @@
 //! A response read from a raw connection, past the HTTP client: one that arrives while the request's
 //! body is still being sent (413, 401, …), or the answer to an upgrade. Both connections end with it.
 use super::forward::bad_gateway;
-use super::headers;
+use super::{headers, informational};
 use crate::http::{
-    CopyError, Decoder, Exchange, HttpError, Length, Readiness, ResponseHead, Seat, read_response_head, wait,
+    CopyError, Decoder, Exchange, HttpError, IO_TICK, Length, Readiness, ResponseHead, Seat, peer_gone,
+    read_response_head, wait,
 };
 use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// A raw connection read through what was read ahead.
 struct Raw<'u> {
@@ -124,9 +126,20 @@ pub(super) fn read_answer<'u>(
     seat: &Seat,
 ) -> Result<Answer<'u>, Option<HttpError>> {
     let mut raw = Raw { upstream, client, seat: seat.clone(), buffer: Vec::new() };
+    let (mut informational, mut looked_up) = (0, Instant::now());
     loop {
+        if looked_up.elapsed() >= IO_TICK {
+            looked_up = Instant::now();
+            seat.tick();
+            if peer_gone(client) {
+                return Err(None);
+            }
+        }
         match read_response_head(&raw.buffer).map_err(failed)? {
-            Some(head) if head.status < 200 && head.status != 101 => drop(raw.buffer.drain(..head.bytes)),
+            Some(head) if head.status < 200 && head.status != 101 => {
+                raw.buffer.drain(..head.bytes);
+                informational::count(&mut informational, head.bytes).map_err(|e| failed(&e.to_string()))?;
+            }
             Some(head) => return Ok(Answer { head, raw }),
             None => match raw.fill() {
                 Ok(0) => return Err(failed("it closed the connection without an answer")),

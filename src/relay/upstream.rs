@@ -3,7 +3,8 @@
 use super::buffers::RelayBuffers;
 use super::bulk::Spare;
 use super::call::{self, Interruption, check_early};
-use crate::http::{IO_TICK, Readiness, begin_connect, finish_connect, wait};
+use super::informational;
+use crate::http::{IO_TICK, Readiness, begin_connect, finish_connect, peer_gone, wait};
 use crate::supervisor::Life;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -141,6 +142,21 @@ pub(super) fn wait_for(
     }
 }
 
+/// Does what a wait would have done, beside an answer that leaves none.
+fn look_up(deadline: Option<Instant>) -> io::Result<()> {
+    let client = call::with(|call| {
+        call.seat.tick();
+        Arc::clone(&call.client)
+    });
+    if client.is_some_and(|client| peer_gone(&client)) {
+        return Err(io::Error::other(Interruption::ClientGone));
+    }
+    if deadline.is_some_and(|at| Instant::now() >= at) {
+        return Err(ErrorKind::TimedOut.into());
+    }
+    Ok(())
+}
+
 impl UpstreamTransport {
     /// Sends the request's head, which comes in one piece, or a piece of its body.
     fn send(&mut self, amount: usize, deadline: Option<Instant>) -> io::Result<()> {
@@ -181,11 +197,21 @@ impl UpstreamTransport {
         Ok(())
     }
 
+    /// Drops informational answers that are here; whether there were some.
+    fn drop_informational(&mut self) -> io::Result<bool> {
+        let dropped = self.buffers.drop_informational();
+        call::with(|call| informational::count(&mut call.informational, dropped)).transpose()?;
+        Ok(dropped > 0)
+    }
+
     fn receive(&mut self, deadline: Option<Instant>) -> io::Result<usize> {
         if self.buffers.is_full() {
             return Err(io::Error::other("a line of the wrapped server's answer is too long"));
         }
         call::check_form()?;
+        if call::is_to_look_up() {
+            look_up(deadline)?;
+        }
         loop {
             call::check_ending()?;
             match (&*self.stream).read(self.buffers.free()) {
@@ -248,13 +274,22 @@ impl Transport for UpstreamTransport {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        let n = self.receive(deadline(timeout)).map_err(|e| timed_out(e, timeout))?;
-        self.buffers.filled(n);
-        call::with(|call| {
-            call.answered |= n > 0;
-            call.seat.moved(n);
-        });
-        Ok(n > 0)
+        let deadline = deadline(timeout);
+        loop {
+            let n = self.receive(deadline).map_err(|e| timed_out(e, timeout))?;
+            self.buffers.filled(n);
+            let in_head = call::with(|call| {
+                call.answered |= n > 0;
+                call.seat.moved(n);
+                call.in_head
+            });
+            // The HTTP client refuses a 100 that has fields.
+            if in_head == Some(true) && self.drop_informational()? && n > 0 && self.buffers.input().is_empty()
+            {
+                continue;
+            }
+            return Ok(n > 0);
+        }
     }
 
     fn is_open(&mut self) -> bool {

@@ -8,6 +8,7 @@ mod bulk;
 mod common;
 mod connecting;
 mod hold;
+mod informational;
 mod requests;
 mod responses;
 mod restart_load;

@@ -1,0 +1,98 @@
+//! What comes before an answer, or instead of one: informational answers, heads in crumbs.
+
+use crate::binary::client::Client;
+use crate::binary::{PATIENCE, Response, Server, Wire, eventually, peer_closed, read_to_end};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+const HINTS: &[u8] = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
+/// More than the kernel keeps.
+const BODY_BYTES: usize = 64 * 1024 * 1024;
+
+/// Says `crumbs` over and over, with a pause in between, until nobody listens; false when that takes too long.
+fn say_on(wire: &mut Wire, crumbs: &[u8], pause: Duration) -> bool {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        if wire.stream.write_all(crumbs).is_err() {
+            return true;
+        }
+        std::thread::sleep(pause);
+    }
+    false
+}
+
+#[test]
+fn they_may_have_fields_of_their_own() {
+    let (server, listener) = Server::with_backend(&[]);
+    let mut client = Client::new(server.address);
+    client.request("GET", "/", "");
+    let mut wire = Wire::accept(&listener);
+    wire.head().unwrap();
+    wire.write(b"HTTP/1.1 100 Continue\r\nDate: today\r\n\r\nHTTP/1.1 100 Con");
+    eventually("that is read", || server.get("/_frag/status", "").status == 200);
+    wire.write(b"tinue\r\nX: y\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let response = client.response("GET");
+    assert_eq!((response.status, response.body_text().as_str()), (200, "ok"));
+    assert_eq!(response.field("x"), None);
+    // The connection is as good as before.
+    client.request("GET", "/", "");
+    wire.head().unwrap();
+    wire.write(b"HTTP/1.1 204 No\r\n\r\n");
+    assert_eq!(client.response("GET").status, 204);
+}
+
+#[test]
+fn without_an_end_they_are_a_502() {
+    for upgrade in ["", "Connection: Upgrade\r\nUpgrade: echo\r\n"] {
+        let (server, listener) = Server::with_backend(&[]);
+        let mut client = Client::new(server.address);
+        client.request("GET", "/", upgrade);
+        let mut wire = Wire::accept(&listener);
+        wire.head().unwrap();
+        assert!(say_on(&mut wire, &HINTS.repeat(10), Duration::ZERO), "{upgrade}");
+        assert_eq!(client.response("GET").status, 502, "{upgrade}");
+    }
+}
+
+#[test]
+fn a_head_in_crumbs_does_not_hide_that_the_client_has_left() {
+    for upgrade in ["", "Connection: Upgrade\r\nUpgrade: echo\r\n"] {
+        let (server, listener) = Server::with_backend(&[]);
+        let mut client = Client::new(server.address);
+        client.request("GET", "/", upgrade);
+        let mut wire = Wire::accept(&listener);
+        wire.head().unwrap();
+        wire.write(b"HTTP/1.1 200 OK\r\nX: ");
+        drop(client);
+        assert!(say_on(&mut wire, b"x", Duration::from_millis(2)), "{upgrade}");
+    }
+}
+
+#[test]
+fn a_head_in_crumbs_has_the_time_of_any_answer() {
+    let (server, listener) = Server::with_backend(&["--upstream-timeout", "1s"]);
+    let mut client = Client::new(server.address);
+    client.request("GET", "/", "");
+    let mut wire = Wire::accept(&listener);
+    wire.head().unwrap();
+    wire.write(b"HTTP/1.1 200 OK\r\nX: ");
+    assert!(say_on(&mut wire, b"x", Duration::from_millis(2)));
+    assert_eq!(client.response("GET").status, 504);
+}
+
+#[test]
+fn a_final_answer_behind_them_stops_the_body_of_its_request() {
+    let (server, listener) = Server::with_backend(&[]);
+    let mut client = server.connect();
+    write!(client, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {BODY_BYTES}\r\n\r\n").unwrap();
+    let mut wire = Wire::accept(&listener);
+    wire.head().unwrap();
+    let mut sending = client.try_clone().unwrap();
+    let sender = std::thread::spawn(move || sending.write_all(&vec![b'x'; BODY_BYTES]));
+    wire.write(&HINTS.repeat(3));
+    wire.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno");
+    let response = Response::parse(&read_to_end(&mut client), "POST");
+    assert_eq!((response.status, response.body_text().as_str()), (413, "no"));
+    assert!(sender.join().unwrap().is_err());
+    assert!(peer_closed(&client));
+}
