@@ -134,7 +134,10 @@ impl Doorman {
         if self.draining && conn.buffer.is_empty() && matches!(phase, Phase::Idle | Phase::Head) {
             return;
         }
-        let deadline = since + time;
+        let mut deadline = since + time;
+        if self.draining && phase == Phase::Head {
+            deadline = deadline.min(Instant::now() + DRAIN_HEAD);
+        }
         let due = if phase == Phase::Held { deadline.min(Instant::now() + HOLD_POLL) } else { deadline };
         self.next_sweep = self.next_sweep.min(due);
         self.waiting.insert(Waiting { conn, phase, since, deadline });

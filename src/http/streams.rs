@@ -67,10 +67,16 @@ impl Stream {
         self.pace.moved.load(Ordering::Relaxed).saturating_mul(1000) / ms
     }
 
-    /// From here on it counts as cut, and as that only once. Its socket is to be shut down.
-    fn cut(&mut self) -> Weak<TcpStream> {
+    /// Wakes the request's thread, which ends it. From here on it counts as cut, and as that only once.
+    ///
+    /// Whoever waits for the wrapped server also watches for the client's end. Only that is feigned: an orderly
+    /// end of ours would make a body that has no length look complete before the reset comes. Where the client
+    /// is waited for, such an end is behind what the client does not take.
+    fn cut(&mut self) {
         (self.spared, self.cut) = (true, true);
-        self.socket.clone()
+        let how = if self.pace.waits_for_client() { Shutdown::Both } else { Shutdown::Read };
+        // Fails where the client has left.
+        let _ = self.socket.upgrade().map(|socket| socket.shutdown(how));
     }
 }
 
@@ -223,18 +229,17 @@ impl Streams {
         if !full && self.for_clients.load(Ordering::Relaxed) <= share {
             return;
         }
-        let victim = {
-            let mut slow = lock(&self.slow);
-            // Those that were cut and have not ended yet do not count again.
-            let theirs = slow.values().filter(|s| !s.spared && s.pace.waits_for_client()).count();
-            if !full && theirs <= share {
-                return;
-            }
-            let candidates = slow.iter_mut().filter(|(key, s)| !s.spared && **key != newcomer);
-            let slowest = candidates.min_by_key(|(_, s)| (!s.pace.waits_for_client(), s.rate(), s.since));
-            slowest.map(|(_, s)| s.cut())
-        };
-        self.shut_down(victim);
+        let mut slow = lock(&self.slow);
+        // Those that were cut and have not ended yet do not count again.
+        let theirs = slow.values().filter(|s| !s.spared && s.pace.waits_for_client()).count();
+        if !full && theirs <= share {
+            return;
+        }
+        let candidates = slow.iter_mut().filter(|(key, s)| !s.spared && **key != newcomer);
+        let slowest = candidates.min_by_key(|(_, s)| (!s.pace.waits_for_client(), s.rate(), s.since));
+        if let Some((_, slowest)) = slowest {
+            self.shed(slowest);
+        }
     }
 
     /// Where whole bodies take more memory than they may, the slowest requests that have some are cut until
@@ -243,35 +248,29 @@ impl Streams {
         if self.whole.load(Ordering::Relaxed) <= WHOLE_BYTES {
             return true;
         }
-        let mut victims = Vec::new();
-        let fits = {
-            let mut slow = lock(&self.slow);
-            let going: usize = slow.values().filter(|s| s.cut).map(|s| s.pace.whole()).sum();
-            let mut left = self.whole.load(Ordering::Relaxed).saturating_sub(going);
-            while left > WHOLE_BYTES {
-                let candidates = slow.values_mut().filter(|s| !s.spared && s.pace.whole() > 0);
-                let Some(slowest) = candidates.min_by_key(|s| (s.rate(), s.since)) else { break };
-                left = left.saturating_sub(slowest.pace.whole());
-                victims.push(slowest.cut());
-            }
-            left <= WHOLE_BYTES
-        };
-        self.shut_down(victims);
-        fits
+        let mut slow = lock(&self.slow);
+        let going: usize = slow.values().filter(|s| s.cut).map(|s| s.pace.whole()).sum();
+        let mut left = self.whole.load(Ordering::Relaxed).saturating_sub(going);
+        while left > WHOLE_BYTES {
+            let candidates = slow.values_mut().filter(|s| !s.spared && s.pace.whole() > 0);
+            let Some(slowest) = candidates.min_by_key(|s| (s.rate(), s.since)) else { break };
+            left = left.saturating_sub(slowest.pace.whole());
+            self.shed(slowest);
+        }
+        left <= WHOLE_BYTES
     }
 
-    fn shut_down(&self, victims: impl IntoIterator<Item = Weak<TcpStream>>) {
-        for socket in victims.into_iter().filter_map(|socket| socket.upgrade()) {
-            self.stats.shed.fetch_add(1, Ordering::Relaxed);
-            let _ = socket.shutdown(Shutdown::Both);
-        }
+    /// The caller has the lock: the request cannot end meanwhile, and the next one on its connection be hit.
+    fn shed(&self, stream: &mut Stream) {
+        self.stats.shed.fetch_add(1, Ordering::Relaxed);
+        stream.cut();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::socket::peer_gone;
     use super::*;
-    use std::io::Read;
     use std::net::TcpListener;
     use std::time::Duration;
 
@@ -290,7 +289,6 @@ mod tests {
     fn admit_with(streams: &Streams, pace: Pace, spared: bool) -> Admitted {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        client.set_nonblocking(true).unwrap();
         let socket = Arc::new(listener.accept().unwrap().0);
         streams.whole.fetch_add(pace.whole(), Ordering::Relaxed);
         let since = Instant::now() - Duration::from_secs(1);
@@ -300,7 +298,7 @@ mod tests {
     }
 
     fn cut(pairs: &[(TcpStream, Arc<TcpStream>, u64)]) -> Vec<bool> {
-        pairs.iter().map(|(client, ..)| (&*client).read(&mut [0]).is_ok()).collect()
+        pairs.iter().map(|(_, socket, _)| peer_gone(socket)).collect()
     }
 
     #[test]

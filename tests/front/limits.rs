@@ -243,6 +243,24 @@ fn over_the_stream_bound_the_slowest_transfer_makes_room() {
 }
 
 #[test]
+fn what_is_cut_in_the_middle_of_a_body_without_a_length_does_not_look_complete() {
+    let (server, listener) = Server::with_backend(&["--max-streams", "1"]);
+    let arrived = black_hole(listener);
+    let begun = || {
+        let mut client = Client::new(server.address);
+        client.send("GET / HTTP/1.0\r\n\r\n");
+        let mut answer = arrived.recv_timeout(binary::PATIENCE).unwrap();
+        answer.write_all(b"HTTP/1.1 200 OK\r\n\r\nhalf").unwrap();
+        client.take_through("\r\n\r\nhalf");
+        (client, answer)
+    };
+    let (mut first, _first) = begun();
+    assert!(!pause(&first.stream, Duration::from_millis(600)), "one fits");
+    let _second = begun();
+    assert_eq!(first.end(), End::Reset);
+}
+
+#[test]
 fn a_crowd_that_waits_for_the_app_has_more_than_a_quarter_of_the_streams_only_if_it_lasts() {
     let flags = ["--max-streams", "8", "--threads-min", "1", "--threads-max", "2"];
     let (server, listener) = Server::with_backend(&flags);
