@@ -57,6 +57,12 @@ pub struct Root {
     pub(super) in_use: super::archive::InUse,
 }
 
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
 impl Root {
     /// Opens the directory and finds out, once, which system calls work here.
     ///

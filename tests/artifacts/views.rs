@@ -335,6 +335,31 @@ fn files_have_their_types_and_rules() {
 }
 
 #[test]
+fn a_directory_that_is_made_anew_is_served_without_a_restart() {
+    let host = tempfile::tempdir().unwrap();
+    let dir = host.path().join("out");
+    write(&dir, "index.html", INDEX);
+    write(&dir, "a.txt", "old");
+    let server = start(&["--viewer-dir", dir.to_str().unwrap()]);
+    let view = format!("/{}", create(&server, "x"));
+    assert_eq!(get(&server, "/a.txt").body_text(), "old");
+    // As builds do it: all is removed first.
+    fs::remove_dir_all(&dir).unwrap();
+    assert_eq!((get(&server, "/a.txt").status, get(&server, &view).status), (404, 500));
+    write(&dir, "index.html", "<head>new</head>");
+    write(&dir, "a.txt", "new");
+    assert_eq!(get(&server, "/a.txt").body_text(), "new");
+    assert!(get(&server, &view).body_text().starts_with("<head>new<script nonce="));
+    // Or beside it, and swapped; what was there goes on until then.
+    write(&host.path().join("next"), "a.txt", "newer");
+    fs::rename(&dir, host.path().join("before")).unwrap();
+    assert_eq!(get(&server, "/a.txt").body_text(), "new");
+    fs::rename(host.path().join("next"), &dir).unwrap();
+    assert_eq!(get(&server, "/a.txt").body_text(), "newer");
+    assert_eq!(get(&server, &view).status, 500, "it has no index.html");
+}
+
+#[test]
 fn nothing_outside_the_directory_is_served() {
     let (server, dir) = with_viewer(&[("index.html", INDEX), ("in/a.txt", "in")]);
     let outside = tempfile::tempdir().unwrap();
