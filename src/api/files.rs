@@ -20,7 +20,7 @@ impl From<FileError> for HttpError {
     fn from(error: FileError) -> Self {
         let status = match &error {
             FileError::PathInvalid(_) | FileError::NameTooLong(_) => 400,
-            FileError::OutsideRoot(_) | FileError::Denied(_) => 403,
+            FileError::OutsideRoot(_) | FileError::LinkLoop(_) | FileError::Denied(_) => 403,
             FileError::NotFound(_) => 404,
             FileError::OtherFileSystem(_)
             | FileError::IsDirectory(_)

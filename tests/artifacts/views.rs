@@ -204,7 +204,8 @@ fn files_have_their_types_and_rules() {
         (".nojekyll", ""),
         (".well-known/api-catalog", "{}"),
         ("_next/static/chunks/x-1a2b.js", "js"),
-        ("a%20b.txt", "never"),
+        ("a%20b.txt", "escaped"),
+        ("100%.txt", "percent"),
     ]);
     let long = "public, max-age=31536000, immutable";
     /// Path, type, content, further fields.
@@ -252,6 +253,8 @@ fn files_have_their_types_and_rules() {
         ("/a.woff2", "font/woff2", "w", &[]),
         ("/a.wasm", "application/wasm", "w", &[]),
         ("/a.xyz", "application/octet-stream", "x", &[]),
+        ("/a%20b.txt", "text/plain; charset=utf-8", "escaped", &[]),
+        ("/100%.txt", "text/plain; charset=utf-8", "percent", &[]),
         ("/noextension", "application/octet-stream", "n", &[]),
         ("/.nojekyll", "application/octet-stream", "", &[]),
         (
@@ -312,8 +315,9 @@ fn files_have_their_types_and_rules() {
         "/docs/nothing",
         "/icon%2esvg",
         "/a%2ejs",
-        "/a%20b.txt",
         "/a%2520b.txt",
+        "/100%25.txt",
+        "/100%2.txt",
         "//a.js",
         "/a.js/x",
         "/_next",
@@ -366,8 +370,21 @@ fn nothing_outside_the_directory_is_served() {
     fs::write(outside.path().join("secret.txt"), "secret").unwrap();
     std::os::unix::fs::symlink(outside.path().join("secret.txt"), dir.path().join("out.txt")).unwrap();
     std::os::unix::fs::symlink("in/a.txt", dir.path().join("link.txt")).unwrap();
-    let refused = get(&server, "/out.txt");
-    assert_eq!((refused.status, &*refused.body_text()), (403, "Forbidden"));
+    let absolute = dir.path().canonicalize().unwrap().join("in/a.txt");
+    std::os::unix::fs::symlink(absolute, dir.path().join("absolute.txt")).unwrap();
+    for path in ["/out.txt", "/absolute.txt"] {
+        let refused = get(&server, path);
+        assert_eq!((refused.status, &*refused.body_text()), (403, "Forbidden"), "{path}");
+    }
+    // A link that leads nowhere, or around in a circle, is no file.
+    for (target, name) in [("nowhere", "dangling"), ("circle", "circle"), ("other", "one"), ("one", "other")]
+    {
+        std::os::unix::fs::symlink(target, dir.path().join(name)).unwrap();
+        for path in [format!("/{name}"), format!("/{name}/a.txt")] {
+            let missing = get(&server, &path);
+            assert_eq!((missing.status, &*missing.body_text()), (404, "Not found"), "{path}");
+        }
+    }
     assert_eq!(get(&server, "/link.txt").body_text(), "in", "links inside are followed");
     let name = outside.path().file_name().unwrap().to_str().unwrap();
     for path in ["/../", "/%2e%2e/", "/..%2f", "/in/../../", "/in\\..\\..\\", "//../", "/./.%2e/"] {

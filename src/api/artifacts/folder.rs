@@ -117,13 +117,13 @@ impl Folder {
 
 /// The file itself, or the index of the directory, with the name it has.
 fn find(root: &Root, path: &str) -> Result<(OpenFile, String), Fault> {
-    // Nothing is decoded, and no browser sends these as they are.
-    if path.bytes().any(|b| b == b'%' || !b.is_ascii_graphic()) {
+    // No browser sends these as they are, and nothing is decoded.
+    if path.bytes().any(|b| !b.is_ascii_graphic()) {
         return Err(Fault::NotFound);
     }
     let relative = path.trim_start_matches('/');
     let index = || format!("{relative}/index.html").trim_start_matches('/').to_owned();
-    let open = |relative: &str| root.open_file(&RelativePath::parse_file(relative.as_bytes())?);
+    let open = |relative: &str| root.open_file(&as_it_stands(relative)?);
     let open_index = || Ok((open(&index()).map_err(|error| refused(&error))?, index()));
     if path == "/" {
         return open_index();
@@ -135,6 +135,11 @@ fn find(root: &Root, path: &str) -> Result<(OpenFile, String), Fault> {
         Err(FileError::IsDirectory(_)) => open_index(),
         opened => Ok((opened.map_err(|error| refused(&error))?, relative.to_owned())),
     }
+}
+
+/// A path in which `%` is a character like any other.
+fn as_it_stands(relative: &str) -> Result<RelativePath, FileError> {
+    RelativePath::parse_file(relative.replace('%', "%25").as_bytes())
 }
 
 fn failed(error: &dyn std::fmt::Display) -> Fault {
