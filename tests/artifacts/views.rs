@@ -3,6 +3,7 @@
 use crate::binary::{IDLE, Response, Server, send, unused_port};
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 const HTML: &str = "text/html; charset=utf-8";
 const UNKNOWN: &str = "0b4f2c1e-9c7a-4d6b-8f21-3a5d7e9b1c0f";
@@ -399,6 +400,33 @@ fn files_are_revalidated_and_served_in_parts() {
     let etag = get(&server, "/a.txt").field("etag").unwrap();
     let unchanged = send(control, "GET", "/a.txt", &format!("If-None-Match: {etag}\r\n"), b"");
     assert_eq!((unchanged.status, unchanged.field("etag").as_deref()), (304, Some(&*etag)));
+    // 1994-11-06 08:49:37 and half a second.
+    let modified = UNIX_EPOCH + Duration::from_millis(784_111_777_500);
+    fs::File::options().write(true).open(dir.path().join("a.txt")).unwrap().set_modified(modified).unwrap();
+    for (fields, status) in [
+        ("If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT", 304),
+        ("If-Modified-Since: Sun, 06 Nov 1994 08:49:38 GMT", 304),
+        ("If-Modified-Since: Sunday, 06-Nov-94 08:49:37 GMT", 304),
+        ("If-Modified-Since: Sun Nov  6 08:49:37 1994", 304),
+        ("If-Modified-Since: Sun, 06 Nov 1994 08:49:36 GMT", 200),
+        ("If-Modified-Since: 784111777", 200),
+        (
+            "If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\nIf-Modified-Since: Sun, 06 Nov 1994 08:49:38 GMT",
+            200,
+        ),
+        ("If-None-Match: \"x\"\r\nIf-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT", 200),
+        ("Range: bytes=0-1\r\nIf-Range: Sun, 06 Nov 1994 08:49:37 GMT", 206),
+        ("Range: bytes=0-1\r\nIf-Range: Sun, 06 Nov 1994 08:49:38 GMT", 200),
+        ("Range: bytes=0-1\r\nIf-Range: Sun, 06 Nov 1994 08:49:36 GMT", 200),
+    ] {
+        for method in ["GET", "HEAD"] {
+            let status = if (method, status) == ("HEAD", 206) { 200 } else { status };
+            let answer = send(control, method, "/a.txt", &format!("{fields}\r\n"), b"");
+            assert_eq!(answer.status, status, "{method} {fields}");
+            let modified = answer.field("last-modified");
+            assert_eq!(modified.as_deref(), Some("Sun, 06 Nov 1994 08:49:37 GMT"), "{method} {fields}");
+        }
+    }
     let part = send(control, "GET", "/a.txt", "Range: bytes=2-4\r\n", b"");
     assert_eq!((part.status, &*part.body_text()), (206, "234"));
     assert_eq!(part.field("content-range").as_deref(), Some("bytes 2-4/10"));
