@@ -1,15 +1,16 @@
 //! Uploads and files below the root.
 use super::query::Query;
 use super::{Api, control};
-use crate::base::time::http_date;
+use crate::base::time::{http_date, parse_http_date, unix_ms};
 use crate::files::{
-    Conditions, Entry, Etag, FileError, Kind, OpenFile, RangeResult, RelativePath, UploadOptions, Versions,
+    Conditions, Entry, FileError, Kind, OpenFile, RangeResult, RelativePath, UploadOptions, Versions,
     parse_range,
 };
 use crate::http::{Body, BodyError, Exchange, Framing, Head, HttpError, Method, Response, list_elements};
 use serde::Serialize;
 use std::io::{Seek, SeekFrom};
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 /// When there may be room again for what was refused because there is none.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -20,7 +21,7 @@ impl From<FileError> for HttpError {
     fn from(error: FileError) -> Self {
         let status = match &error {
             FileError::PathInvalid(_) | FileError::NameTooLong(_) => 400,
-            FileError::OutsideRoot(_) | FileError::Denied(_) => 403,
+            FileError::OutsideRoot(_) | FileError::LinkLoop(_) | FileError::Denied(_) => 403,
             FileError::NotFound(_) => 404,
             FileError::OtherFileSystem(_)
             | FileError::IsDirectory(_)
@@ -194,11 +195,14 @@ pub(in crate::api) fn whole_or_part(
     let describe = |response: Response| {
         response.with("etag", &etag).with("last-modified", &modified).with("accept-ranges", "bytes")
     };
-    if is_not_modified(head, &open.etag) {
+    if is_not_modified(head, &open) {
         return Ok(describe(Response::empty(304)));
     }
-    let whole_only = head.method() != Method::Get
-        || head.get("if-range").is_some_and(|tag| open.etag.sha256().is_none() || tag != etag.as_bytes());
+    // Only what names exactly this version (RFC 9110 section 13.1.5): a strong tag, or the date as we told it.
+    let is_this = |if_range: &[u8]| {
+        open.etag.sha256().is_some() && if_range == etag.as_bytes() || if_range == modified.as_bytes()
+    };
+    let whole_only = head.method() != Method::Get || !head.get("if-range").is_none_or(is_this);
     let range = match head.get("range") {
         Some(range) if !whole_only => parse_range(range, open.bytes),
         _ => RangeResult::Whole,
@@ -224,12 +228,24 @@ pub(in crate::api) fn whole_or_part(
     Ok(response)
 }
 
-/// `If-None-Match`, compared weakly (RFC 9110 section 13.1.2).
-fn is_not_modified(head: &Head, etag: &Etag) -> bool {
-    let ours = etag.to_string();
+/// `If-None-Match`, compared weakly; without one `If-Modified-Since` (RFC 9110 sections 13.1.2 and 13.1.3).
+fn is_not_modified(head: &Head, open: &OpenFile) -> bool {
+    if head.get("if-none-match").is_none() {
+        return is_unmodified_since(head, open.modified);
+    }
+    let ours = open.etag.to_string();
     let opaque = |tag: &[u8]| tag.strip_prefix(b"W/").unwrap_or(tag).to_vec();
     let mut tags = head.get_all("if-none-match").flat_map(list_elements);
     tags.any(|tag| tag == b"*" || opaque(tag) == opaque(ours.as_bytes()))
+}
+
+/// `If-Modified-Since`, to the second as `Last-Modified` is; one that is no date, or not the only one, counts
+/// as none.
+fn is_unmodified_since(head: &Head, modified: SystemTime) -> bool {
+    let mut values = head.get_all("if-modified-since");
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let since = std::str::from_utf8(value).ok().and_then(parse_http_date);
+    since.is_some_and(|since| unix_ms(modified) / 1000 <= unix_ms(since) / 1000)
 }
 
 #[derive(Debug, Serialize)]

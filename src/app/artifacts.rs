@@ -3,7 +3,7 @@ use super::{StartError, tried};
 use crate::api::{ArtifactApi, Sharing};
 use crate::artifacts::{Artifacts, Caps, Memory, Observer, SWEEP_EVERY, Sqlite, Store, Sweeper, Ttl};
 use crate::config::{ArtifactPlace, Config};
-use crate::files::Root;
+use crate::files::Place;
 use std::io;
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ impl RunningArtifacts {
         let settings = &config.artifacts;
         let viewer_dir = match &settings.viewer_dir {
             Some(dir) => {
-                let opened = Root::open(dir).map_err(io::Error::other);
+                let opened = Place::open(dir.clone()).map_err(io::Error::other);
                 Some(opened.map_err(tried(format!("opening the viewer's directory {}", dir.display())))?)
             }
             None => None,

@@ -284,6 +284,26 @@ mod tests {
     }
 
     #[test]
+    fn room_that_another_process_made_is_noticed_before_anything_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let artifacts = open(&path, Caps { max_rows: 2, max_bytes: 100 });
+        let other = Connection::open(&path).unwrap();
+        let delete = |id: &str| assert_eq!(other.execute("DELETE FROM artifacts WHERE id = ?1", [id]), Ok(1));
+        let first = artifacts.create(payload(40), SHORT).unwrap().id;
+        let second = artifacts.create(payload(50), SHORT).unwrap().id;
+        assert_eq!(artifacts.create(payload(1), SHORT), Err(StoreError::Full));
+        delete(&first);
+        let third = artifacts.create(payload(40), SHORT).unwrap().id;
+        assert_eq!(artifacts.counts(), Counts { rows: 2, bytes: 90 });
+        // A payload that grows finds the room, too.
+        delete(&second);
+        assert!(artifacts.replace(&third, payload(100), SHORT).unwrap().is_some());
+        assert_eq!(artifacts.replace(&third, payload(101), SHORT), Err(StoreError::Full));
+        assert_eq!(artifacts.counts(), Counts { rows: 1, bytes: 100 });
+    }
+
+    #[test]
     fn another_process_that_writes_is_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.db");

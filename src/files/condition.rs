@@ -48,6 +48,7 @@ impl Root {
             Err(
                 FileError::NotFound(_)
                 | FileError::OutsideRoot(_)
+                | FileError::LinkLoop(_)
                 | FileError::IsDirectory(_)
                 | FileError::NotAFile(_),
             ) => return Ok(false),
@@ -67,7 +68,9 @@ impl Root {
         let Some((parent, name)) = path.split_last() else { return Ok(true) };
         let directory = match self.open_directory(&parent) {
             Ok(directory) => directory,
-            Err(FileError::NotFound(_) | FileError::OutsideRoot(_)) => return Ok(false),
+            Err(FileError::NotFound(_) | FileError::OutsideRoot(_) | FileError::LinkLoop(_)) => {
+                return Ok(false);
+            }
             Err(other) => return Err(other),
         };
         match lstat(directory.as_fd(), name) {

@@ -12,9 +12,11 @@ use super::RelativePath;
 pub enum FileError {
     /// The path from the URL breaks a rule; the text says which.
     PathInvalid(&'static str),
-    /// The path goes through a symbolic link that leaves the root, is absolute or loops (or through
-    /// any link, on kernels without `openat2(2)`).
+    /// The path goes through a symbolic link that leaves the root or is absolute (or through any link, on
+    /// kernels without `openat2(2)`).
     OutsideRoot(String),
+    /// The path goes through symbolic links without end, and so leads nowhere.
+    LinkLoop(String),
     /// What was written cannot get its name: between the two another file system begins, or did not a moment
     /// ago.
     OtherFileSystem(String),
@@ -79,7 +81,7 @@ impl FileError {
     pub fn code(&self) -> &'static str {
         match self {
             FileError::PathInvalid(_) => "path_invalid",
-            FileError::OutsideRoot(_) => "outside_root",
+            FileError::OutsideRoot(_) | FileError::LinkLoop(_) => "outside_root",
             FileError::OtherFileSystem(_) => "other_file_system",
             FileError::IsDirectory(_) => "is_directory",
             FileError::NotADirectory(_) => "not_a_directory",
@@ -110,7 +112,8 @@ impl FileError {
         let subject = path.display();
         match errno {
             Errno::ENOENT => FileError::NotFound(subject),
-            Errno::ELOOP | Errno::EXDEV => FileError::OutsideRoot(subject),
+            Errno::EXDEV => FileError::OutsideRoot(subject),
+            Errno::ELOOP => FileError::LinkLoop(subject),
             Errno::EISDIR => FileError::IsDirectory(subject),
             Errno::ENOTDIR => FileError::NotADirectory(subject),
             Errno::ENXIO | Errno::ENODEV => FileError::NotAFile(subject),
@@ -145,6 +148,7 @@ impl fmt::Display for FileError {
         match self {
             FileError::PathInvalid(rule) => write!(f, "the path is refused: {rule}"),
             FileError::OutsideRoot(path) => write!(f, "{path}: a symbolic link leads out of the root"),
+            FileError::LinkLoop(path) => write!(f, "{path}: symbolic links lead around in a circle"),
             FileError::OtherFileSystem(path) => {
                 write!(f, "{path}: another file system is mounted there, or was while it was written")
             }

@@ -11,6 +11,7 @@ mod entered;
 mod error;
 mod etag;
 mod path;
+mod place;
 mod range;
 mod root;
 mod sink;
@@ -32,6 +33,7 @@ pub use entered::Entered;
 pub use error::FileError;
 pub use etag::{Etag, HASHED_UP_TO_BYTES};
 pub use path::{MAX_DEPTH, MAX_NAME_BYTES, MAX_PATH_BYTES, RelativePath};
+pub use place::Place;
 pub use range::{RangeResult, parse_range};
 pub use root::{Owner, Root};
 #[cfg(feature = "archive")]

@@ -57,6 +57,12 @@ pub struct Root {
     pub(super) in_use: super::archive::InUse,
 }
 
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
 impl Root {
     /// Opens the directory and finds out, once, which system calls work here.
     ///
@@ -194,13 +200,16 @@ impl Root {
     }
 }
 
-/// Opens one name without following a link: a link gives ELOOP. The descriptor is looked at, not the
+/// Opens one name without following a link: a link gives EXDEV, as one that leads out does. The descriptor is looked at, not the
 /// name once more, so that the answer stands even while names are being swapped.
 pub(super) fn open_name(directory: BorrowedFd<'_>, name: &OsStr, flags: OFlag) -> Result<OwnedFd, Errno> {
-    let open = |flags| openat(directory, name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty());
+    let open = |flags| {
+        openat(directory, name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(|errno| if errno == Errno::ELOOP { Errno::EXDEV } else { errno })
+    };
     let found = open(OFlag::O_PATH)?;
     match file_type(&fstat(&found)?) {
-        SFlag::S_IFLNK => Err(Errno::ELOOP),
+        SFlag::S_IFLNK => Err(Errno::EXDEV),
         SFlag::S_IFDIR => openat(&found, ".", flags | OFlag::O_CLOEXEC, Mode::empty()),
         _ if flags.contains(OFlag::O_DIRECTORY) => Err(Errno::ENOTDIR),
         _ if flags.contains(OFlag::O_PATH) => Ok(found),

@@ -5,6 +5,7 @@
 use super::head::{Framing, HeadError, Method, Version, list_elements};
 use super::limits::{HEADER_FIELDS, TARGET_BYTES};
 use super::request_id::{REQUEST_ID, is_sane};
+use std::net::Ipv6Addr;
 use std::ops::Range;
 
 /// Where a field's name and value stand in the head.
@@ -216,9 +217,27 @@ pub fn parse_length(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 
-/// `uri-host [":" port]` by its characters (RFC 9110 section 7.2); empty is allowed there.
+/// `uri-host [":" port]` (RFC 9110 section 7.2); each may be empty there, and a name is known by its
+/// characters. Of what may stand in brackets only addresses are in use.
 fn is_authority(value: &[u8]) -> bool {
-    value.iter().all(|&b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+;=:%[]".contains(&b))
+    let port = match value.strip_prefix(b"[") {
+        Some(literal) => {
+            let Some(end) = literal.iter().position(|&b| b == b']') else { return false };
+            if !is_ipv6(&literal[..end]) {
+                return false;
+            }
+            &literal[end + 1..]
+        }
+        None => {
+            let is_in_name = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%".contains(b);
+            &value[value.iter().position(|b| !is_in_name(b)).unwrap_or(value.len())..]
+        }
+    };
+    port.is_empty() || port[0] == b':' && port[1..].iter().all(u8::is_ascii_digit)
+}
+
+fn is_ipv6(literal: &[u8]) -> bool {
+    std::str::from_utf8(literal).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok())
 }
 
 /// Splits the request target (RFC 9112 section 3.2) into its origin form and an authority.

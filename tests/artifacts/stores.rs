@@ -180,6 +180,19 @@ fn health_reads_the_table_and_failures_are_500() {
 }
 
 #[test]
+fn a_full_store_has_room_once_another_process_made_some() {
+    let state = tempfile::tempdir().unwrap();
+    let server = start(state.path(), &["--artifact-max-rows", "2"]);
+    let ids = [create(&server, "x"), create(&server, "y")];
+    let post = || send(server.control.unwrap(), "POST", "/api/artifacts", "", br#"{"payload":"z"}"#).status;
+    assert_eq!(post(), 507);
+    let database = rusqlite::Connection::open(state.path().join("artifacts.db")).unwrap();
+    database.busy_timeout(binary::PATIENCE).unwrap();
+    assert_eq!(database.execute("DELETE FROM artifacts WHERE id = ?1", [&ids[0]]), Ok(1));
+    assert_eq!((post(), post()), (201, 507));
+}
+
+#[test]
 fn a_database_that_cannot_be_used_stops_the_start() {
     let state = tempfile::tempdir().unwrap();
     std::fs::write(state.path().join("artifacts.db"), "no database, but of some length".repeat(200)).unwrap();

@@ -3,6 +3,7 @@
 use crate::binary::{IDLE, Response, Server, send, unused_port};
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 const HTML: &str = "text/html; charset=utf-8";
 const UNKNOWN: &str = "0b4f2c1e-9c7a-4d6b-8f21-3a5d7e9b1c0f";
@@ -204,7 +205,8 @@ fn files_have_their_types_and_rules() {
         (".nojekyll", ""),
         (".well-known/api-catalog", "{}"),
         ("_next/static/chunks/x-1a2b.js", "js"),
-        ("a%20b.txt", "never"),
+        ("a%20b.txt", "escaped"),
+        ("100%.txt", "percent"),
     ]);
     let long = "public, max-age=31536000, immutable";
     /// Path, type, content, further fields.
@@ -252,6 +254,8 @@ fn files_have_their_types_and_rules() {
         ("/a.woff2", "font/woff2", "w", &[]),
         ("/a.wasm", "application/wasm", "w", &[]),
         ("/a.xyz", "application/octet-stream", "x", &[]),
+        ("/a%20b.txt", "text/plain; charset=utf-8", "escaped", &[]),
+        ("/100%.txt", "text/plain; charset=utf-8", "percent", &[]),
         ("/noextension", "application/octet-stream", "n", &[]),
         ("/.nojekyll", "application/octet-stream", "", &[]),
         (
@@ -312,8 +316,9 @@ fn files_have_their_types_and_rules() {
         "/docs/nothing",
         "/icon%2esvg",
         "/a%2ejs",
-        "/a%20b.txt",
         "/a%2520b.txt",
+        "/100%25.txt",
+        "/100%2.txt",
         "//a.js",
         "/a.js/x",
         "/_next",
@@ -335,14 +340,52 @@ fn files_have_their_types_and_rules() {
 }
 
 #[test]
+fn a_directory_that_is_made_anew_is_served_without_a_restart() {
+    let host = tempfile::tempdir().unwrap();
+    let dir = host.path().join("out");
+    write(&dir, "index.html", INDEX);
+    write(&dir, "a.txt", "old");
+    let server = start(&["--viewer-dir", dir.to_str().unwrap()]);
+    let view = format!("/{}", create(&server, "x"));
+    assert_eq!(get(&server, "/a.txt").body_text(), "old");
+    // As builds do it: all is removed first.
+    fs::remove_dir_all(&dir).unwrap();
+    assert_eq!((get(&server, "/a.txt").status, get(&server, &view).status), (404, 500));
+    write(&dir, "index.html", "<head>new</head>");
+    write(&dir, "a.txt", "new");
+    assert_eq!(get(&server, "/a.txt").body_text(), "new");
+    assert!(get(&server, &view).body_text().starts_with("<head>new<script nonce="));
+    // Or beside it, and swapped; what was there goes on until then.
+    write(&host.path().join("next"), "a.txt", "newer");
+    fs::rename(&dir, host.path().join("before")).unwrap();
+    assert_eq!(get(&server, "/a.txt").body_text(), "new");
+    fs::rename(host.path().join("next"), &dir).unwrap();
+    assert_eq!(get(&server, "/a.txt").body_text(), "newer");
+    assert_eq!(get(&server, &view).status, 500, "it has no index.html");
+}
+
+#[test]
 fn nothing_outside_the_directory_is_served() {
     let (server, dir) = with_viewer(&[("index.html", INDEX), ("in/a.txt", "in")]);
     let outside = tempfile::tempdir().unwrap();
     fs::write(outside.path().join("secret.txt"), "secret").unwrap();
     std::os::unix::fs::symlink(outside.path().join("secret.txt"), dir.path().join("out.txt")).unwrap();
     std::os::unix::fs::symlink("in/a.txt", dir.path().join("link.txt")).unwrap();
-    let refused = get(&server, "/out.txt");
-    assert_eq!((refused.status, &*refused.body_text()), (403, "Forbidden"));
+    let absolute = dir.path().canonicalize().unwrap().join("in/a.txt");
+    std::os::unix::fs::symlink(absolute, dir.path().join("absolute.txt")).unwrap();
+    for path in ["/out.txt", "/absolute.txt"] {
+        let refused = get(&server, path);
+        assert_eq!((refused.status, &*refused.body_text()), (403, "Forbidden"), "{path}");
+    }
+    // A link that leads nowhere, or around in a circle, is no file.
+    for (target, name) in [("nowhere", "dangling"), ("circle", "circle"), ("other", "one"), ("one", "other")]
+    {
+        std::os::unix::fs::symlink(target, dir.path().join(name)).unwrap();
+        for path in [format!("/{name}"), format!("/{name}/a.txt")] {
+            let missing = get(&server, &path);
+            assert_eq!((missing.status, &*missing.body_text()), (404, "Not found"), "{path}");
+        }
+    }
     assert_eq!(get(&server, "/link.txt").body_text(), "in", "links inside are followed");
     let name = outside.path().file_name().unwrap().to_str().unwrap();
     for path in ["/../", "/%2e%2e/", "/..%2f", "/in/../../", "/in\\..\\..\\", "//../", "/./.%2e/"] {
@@ -357,6 +400,33 @@ fn files_are_revalidated_and_served_in_parts() {
     let etag = get(&server, "/a.txt").field("etag").unwrap();
     let unchanged = send(control, "GET", "/a.txt", &format!("If-None-Match: {etag}\r\n"), b"");
     assert_eq!((unchanged.status, unchanged.field("etag").as_deref()), (304, Some(&*etag)));
+    // 1994-11-06 08:49:37 and half a second.
+    let modified = UNIX_EPOCH + Duration::from_millis(784_111_777_500);
+    fs::File::options().write(true).open(dir.path().join("a.txt")).unwrap().set_modified(modified).unwrap();
+    for (fields, status) in [
+        ("If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT", 304),
+        ("If-Modified-Since: Sun, 06 Nov 1994 08:49:38 GMT", 304),
+        ("If-Modified-Since: Sunday, 06-Nov-94 08:49:37 GMT", 304),
+        ("If-Modified-Since: Sun Nov  6 08:49:37 1994", 304),
+        ("If-Modified-Since: Sun, 06 Nov 1994 08:49:36 GMT", 200),
+        ("If-Modified-Since: 784111777", 200),
+        (
+            "If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\nIf-Modified-Since: Sun, 06 Nov 1994 08:49:38 GMT",
+            200,
+        ),
+        ("If-None-Match: \"x\"\r\nIf-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT", 200),
+        ("Range: bytes=0-1\r\nIf-Range: Sun, 06 Nov 1994 08:49:37 GMT", 206),
+        ("Range: bytes=0-1\r\nIf-Range: Sun, 06 Nov 1994 08:49:38 GMT", 200),
+        ("Range: bytes=0-1\r\nIf-Range: Sun, 06 Nov 1994 08:49:36 GMT", 200),
+    ] {
+        for method in ["GET", "HEAD"] {
+            let status = if (method, status) == ("HEAD", 206) { 200 } else { status };
+            let answer = send(control, method, "/a.txt", &format!("{fields}\r\n"), b"");
+            assert_eq!(answer.status, status, "{method} {fields}");
+            let modified = answer.field("last-modified");
+            assert_eq!(modified.as_deref(), Some("Sun, 06 Nov 1994 08:49:37 GMT"), "{method} {fields}");
+        }
+    }
     let part = send(control, "GET", "/a.txt", "Range: bytes=2-4\r\n", b"");
     assert_eq!((part.status, &*part.body_text()), (206, "234"));
     assert_eq!(part.field("content-range").as_deref(), Some("bytes 2-4/10"));

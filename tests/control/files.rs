@@ -93,6 +93,7 @@ fn a_client_with_the_same_version_gets_304() {
 fn ranges_of_a_file() {
     let server = with_files(&[("f", "0123456789"), ("empty", "")]);
     let tag = server.get("/_frag/files/f", "").field("etag").unwrap();
+    let modified = server.get("/_frag/files/f", "").field("last-modified").unwrap();
     let whole = (200, "0123456789", None);
     for (fields, expected) in [
         ("Range: bytes=0-0", (206, "0", Some("bytes 0-0/10"))),
@@ -111,6 +112,8 @@ fn ranges_of_a_file() {
         ("Range: bytes=2-4\r\nIf-Range: \"x\"", whole),
         ("Range: bytes=99-\r\nIf-Range: \"x\"", whole),
         ("Range: bytes=2-4\r\nIf-Range: Sun, 06 Nov 1994 08:49:37 GMT", whole),
+        (&format!("Range: bytes=2-4\r\nIf-Range: {modified}"), (206, "234", Some("bytes 2-4/10"))),
+        (&format!("Range: bytes=2-4\r\nIf-Range: {}", modified.replace("20", "30")), whole),
     ] {
         let answer = server.get("/_frag/files/f", &format!("{fields}\r\n"));
         let body = if answer.status == 416 { String::new() } else { answer.body_text() };

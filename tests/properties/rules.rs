@@ -12,6 +12,7 @@ use simple_artifact_server::http::limits::{CHUNK_LINE_BYTES, HEADER_FIELDS, TARG
 use simple_artifact_server::http::{
     Decoder, Framing, Head, HeadError, Method, Scan, Version, read_response_head, scan,
 };
+use std::net::Ipv6Addr;
 
 /// One of the rules below.
 pub type Rule = fn(&[u8]);
@@ -155,7 +156,15 @@ impl<'b> Plain<'b> {
 }
 
 fn is_host(value: &[u8]) -> bool {
-    value.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+;=:%[]".contains(b))
+    // From its end: first a port, if there is one.
+    let colon = value.iter().rposition(|b| *b == b':').filter(|_| !value.ends_with(b"]"));
+    let (host, port) = value.split_at(colon.unwrap_or(value.len()));
+    let is_address = |text: &[u8]| String::from_utf8_lossy(text).parse::<Ipv6Addr>().is_ok();
+    port.iter().skip(1).all(u8::is_ascii_digit)
+        && match host {
+            [b'[', address @ .., b']'] => is_address(address),
+            name => name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%".contains(b)),
+        }
 }
 
 /// A request head means what a plain reading of it means, or is refused; what is passed on of it is read

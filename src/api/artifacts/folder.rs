@@ -6,7 +6,7 @@ use crate::api::html::HTML;
 use crate::artifacts::viewer::Page;
 use crate::base::hex::hex;
 use crate::base::lock::lock;
-use crate::files::{FileError, OpenFile, RelativePath, Root, Version};
+use crate::files::{FileError, OpenFile, Place, RelativePath, Root, Version};
 use crate::http::{Head, Method, Response};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -24,7 +24,7 @@ const CATALOG: &str = "/.well-known/api-catalog";
 /// A directory of files, each read anew, and of pages, each looked at once.
 #[derive(Debug)]
 pub(super) struct Folder {
-    root: Root,
+    place: Place,
     /// By the SHA-256 of their content.
     pages: Mutex<HashMap<String, Arc<Page>>>,
     /// The page that shows artifacts, as it was last seen.
@@ -32,8 +32,8 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    pub(super) fn new(root: Root) -> Folder {
-        Folder { root, pages: Mutex::default(), index: Mutex::default() }
+    pub(super) fn new(place: Place) -> Folder {
+        Folder { place, pages: Mutex::default(), index: Mutex::default() }
     }
 
     /// The page that shows artifacts, as it is now.
@@ -43,13 +43,14 @@ impl Folder {
             Fault::Viewer
         };
         let path = RelativePath::parse_file(INDEX).map_err(|error| unreadable(&error))?;
-        let version = self.root.version(&path).map_err(|error| unreadable(&error))?;
+        let root = self.place.root();
+        let version = root.version(&path).map_err(|error| unreadable(&error))?;
         if let Some((seen, page)) = &*lock(&self.index)
             && *seen == version
         {
             return Ok(Arc::clone(page));
         }
-        let open = self.root.open_file(&path).map_err(|error| unreadable(&error))?;
+        let open = root.open_file(&path).map_err(|error| unreadable(&error))?;
         match self.page(&open) {
             Ok(Some(page)) => {
                 if version.is_settled() {
@@ -91,7 +92,7 @@ impl Folder {
 
     /// The file of a path without dot segments.
     pub(super) fn serve(&self, head: &Head, path: &str) -> Result<Response, Fault> {
-        let (open, name) = self.find(path)?;
+        let (open, name) = find(&self.place.root(), path)?;
         if !matches!(head.method(), Method::Get | Method::Head) {
             return Err(Fault::FileMethod);
         }
@@ -112,34 +113,33 @@ impl Folder {
         }
         Ok(response)
     }
+}
 
-    /// The file itself, or the index of the directory, with the name it has.
-    fn find(&self, path: &str) -> Result<(OpenFile, String), Fault> {
-        // Nothing is decoded, and no browser sends these as they are.
-        if path.bytes().any(|b| b == b'%' || !b.is_ascii_graphic()) {
-            return Err(Fault::NotFound);
-        }
-        let relative = path.trim_start_matches('/');
-        let index = || format!("{relative}/index.html").trim_start_matches('/').to_owned();
-        if path == "/" {
-            return Ok((self.open(&index())?, index()));
-        }
-        if path.starts_with("//") {
-            return Err(Fault::NotFound);
-        }
-        match self.try_open(relative) {
-            Err(FileError::IsDirectory(_)) => Ok((self.open(&index())?, index())),
-            opened => Ok((opened.map_err(|error| refused(&error))?, relative.to_owned())),
-        }
+/// The file itself, or the index of the directory, with the name it has.
+fn find(root: &Root, path: &str) -> Result<(OpenFile, String), Fault> {
+    // No browser sends these as they are, and nothing is decoded.
+    if path.bytes().any(|b| !b.is_ascii_graphic()) {
+        return Err(Fault::NotFound);
     }
+    let relative = path.trim_start_matches('/');
+    let index = || format!("{relative}/index.html").trim_start_matches('/').to_owned();
+    let open = |relative: &str| root.open_file(&as_it_stands(relative)?);
+    let open_index = || Ok((open(&index()).map_err(|error| refused(&error))?, index()));
+    if path == "/" {
+        return open_index();
+    }
+    if path.starts_with("//") {
+        return Err(Fault::NotFound);
+    }
+    match open(relative) {
+        Err(FileError::IsDirectory(_)) => open_index(),
+        opened => Ok((opened.map_err(|error| refused(&error))?, relative.to_owned())),
+    }
+}
 
-    fn try_open(&self, relative: &str) -> Result<OpenFile, FileError> {
-        self.root.open_file(&RelativePath::parse_file(relative.as_bytes())?)
-    }
-
-    fn open(&self, relative: &str) -> Result<OpenFile, Fault> {
-        self.try_open(relative).map_err(|error| refused(&error))
-    }
+/// A path in which `%` is a character like any other.
+fn as_it_stands(relative: &str) -> Result<RelativePath, FileError> {
+    RelativePath::parse_file(relative.replace('%', "%25").as_bytes())
 }
 
 fn failed(error: &dyn std::fmt::Display) -> Fault {
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn pages_are_bounded_in_number_and_length() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::new(Root::open(dir.path()).unwrap());
+        let folder = Folder::new(Place::open(dir.path().to_owned()).unwrap());
         let index = dir.path().join("index.html");
         for n in 0..2 * PAGES {
             // Another file each time, as a build makes them.

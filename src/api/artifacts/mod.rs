@@ -10,7 +10,7 @@ mod wire;
 use super::gate::{Gate, is_same_site};
 use crate::artifacts::{Artifacts, Row};
 use crate::auth::Access;
-use crate::files::Root;
+use crate::files::Place;
 use crate::http::{Exchange, Method, Response};
 use fault::{Face, Fault};
 use page::Viewer;
@@ -41,9 +41,13 @@ pub struct Sharing {
 
 impl ArtifactApi {
     /// Routes to these artifacts, shown by the page in `viewer_dir` or, without one, by our own.
-    pub fn new(artifacts: Arc<Artifacts>, viewer_dir: Option<Root>, sharing: Option<Sharing>) -> ArtifactApi {
+    pub fn new(
+        artifacts: Arc<Artifacts>,
+        viewer_dir: Option<Place>,
+        sharing: Option<Sharing>,
+    ) -> ArtifactApi {
         let viewer = match viewer_dir {
-            Some(root) => Viewer::Folder(folder::Folder::new(root)),
+            Some(place) => Viewer::Folder(folder::Folder::new(place)),
             None => Viewer::built_in(),
         };
         ArtifactApi { artifacts, viewer, sharing }

@@ -77,6 +77,10 @@ pub(super) fn read_payload(exchange: &mut Exchange<'_>) -> Result<Payload, Fault
 fn parse(body: &[u8]) -> Result<Payload, Fault> {
     // Bytes that are not UTF-8 count as U+FFFD.
     let text = lossy(body);
+    // The parser minds them in names and in the payload, and passes over them in what is ignored.
+    if has_half_a_pair(&text) {
+        return Err(Fault::NotJson);
+    }
     if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
         // Whatever else it is, it has no payload; unless it is nothing at all.
         let other: Result<IgnoredAny, _> = serde_json::from_str(&text);
@@ -86,6 +90,28 @@ fn parse(body: &[u8]) -> Result<Payload, Fault> {
     let payload = payload.map(RawValue::get).filter(|raw| raw.starts_with('"')).ok_or(Fault::NotAString)?;
     let payload: String = serde_json::from_str(payload).map_err(|_| Fault::NotJson)?;
     Payload::new(payload).map_err(Fault::Payload)
+}
+
+/// Whether an escape in a JSON text is half of a surrogate pair. (Backslashes stand in strings only.)
+fn has_half_a_pair(json: &str) -> bool {
+    let mut rest = json;
+    while let Some(at) = rest.find('\\') {
+        rest = &rest[at..];
+        let length = match code_unit(rest) {
+            Some(0xd800..=0xdbff) if matches!(rest.get(6..).and_then(code_unit), Some(0xdc00..=0xdfff)) => 12,
+            Some(0xd800..=0xdfff) => return true,
+            Some(_) => 6,
+            None => 2,
+        };
+        // Within a character only where it is no JSON.
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    false
+}
+
+/// What the `\uXXXX` at the start of a text stands for, if there is one.
+fn code_unit(text: &str) -> Option<u16> {
+    u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok()
 }
 
 /// An object's last `payload`, as it stands there; of the others only that they are JSON, however deep
@@ -179,6 +205,16 @@ mod tests {
             (r#"{"payload":"\ud800"}"#, Err("not JSON")),
             (r#"{"payload":"\ud800\u0041"}"#, Err("not JSON")),
             (r#"{"payload":"\udc00"}"#, Err("not JSON")),
+            (r#"{"payload":"\ud800","payload":"x"}"#, Err("not JSON")),
+            (r#"{"a":"\ud800","payload":"x"}"#, Err("not JSON")),
+            (r#"{"a":["\uDBFF\ud83d\ude00"],"payload":"x"}"#, Err("not JSON")),
+            (r#"{"a":{"\ude00\ud83d":1},"payload":"x"}"#, Err("not JSON")),
+            (r#"{"\ud800":1,"payload":"x"}"#, Err("not JSON")),
+            (r#"{"a":"\udfff"}"#, Err("not JSON")),
+            (r#"["\ud800"]"#, Err("not JSON")),
+            (r#""\ud800""#, Err("not JSON")),
+            (r#"{"a":"\\ud800\u00e9\ud83d\uDE00\"","payload":"x"}"#, Ok("x")),
+            (r#"["\ud83d\ude00\\"]"#, Err("not a string")),
             ("\u{feff}{\"payload\":\"x\"}", Err("not JSON")),
         ] {
             assert_eq!(outcome(body.as_bytes()), wanted.map(str::to_owned), "{body:.80}");

@@ -58,6 +58,9 @@ pub(super) struct Writer {
     connection: Connection,
     caps: Caps,
     counts: Counts,
+    /// What SQLite called the state of the file that was counted: another number once another process has
+    /// changed it. None while the count is to be made anew.
+    counted: Option<i64>,
     synchronous: Option<Synchronous>,
 }
 
@@ -66,7 +69,8 @@ type Step = rusqlite::Result<Result<Done, StoreError>>;
 
 impl Writer {
     pub(super) fn new(connection: Connection, caps: Caps) -> rusqlite::Result<Writer> {
-        let mut writer = Writer { connection, caps, counts: Counts::default(), synchronous: None };
+        let mut writer =
+            Writer { connection, caps, counts: Counts::default(), counted: None, synchronous: None };
         writer.recount()?;
         Ok(writer)
     }
@@ -120,6 +124,8 @@ impl Writer {
         let results = self.attempt(works);
         if results.is_err() {
             self.counts = before;
+            // It may have been made in what is undone.
+            self.counted = None;
             // Some failures have undone it already.
             if !self.connection.is_autocommit()
                 && let Err(error) = self.connection.execute_batch("ROLLBACK")
@@ -249,7 +255,7 @@ impl Writer {
     /// Whether the store can hold what `with` makes of its counts, once what has expired is gone.
     fn make_room(&mut self, now: &str, with: impl Fn(Counts) -> Counts) -> rusqlite::Result<bool> {
         while !self.caps.allow(with(self.counts)) {
-            if self.sweep(now, super::SWEEP_ROWS)? == 0 {
+            if self.sweep(now, super::SWEEP_ROWS)? == 0 && !self.recount_if_changed()? {
                 return Ok(false);
             }
         }
@@ -269,8 +275,24 @@ impl Writer {
         Ok(swept)
     }
 
+    /// Counts anew if another process changed the file since; whether that was so. Only then, for a count
+    /// reads the whole table, and a full store may be asked often.
+    fn recount_if_changed(&mut self) -> rusqlite::Result<bool> {
+        let is_changed = self.counted != Some(self.data_version()?);
+        if is_changed {
+            self.recount()?;
+        }
+        Ok(is_changed)
+    }
+
+    fn data_version(&self) -> rusqlite::Result<i64> {
+        self.connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
+    }
+
     fn recount(&mut self) -> rusqlite::Result<()> {
         const SQL: &str = "SELECT count(*), coalesce(sum(octet_length(payload)), 0) FROM artifacts";
+        // Before the count: what comes between the two is counted again.
+        self.counted = Some(self.data_version()?);
         let mut count = self.connection.prepare_cached(SQL)?;
         self.counts =
             count.query_row([], |row| Ok(Counts { rows: number(row, 0)?, bytes: number(row, 1)? }))?;
