@@ -1,13 +1,15 @@
 //! Our own log and the access log: one line a record on standard error, for people or as JSON.
+use crate::base::lock::lock;
 use crate::base::outlet::{has_room, write_now};
 use crate::base::time::rfc3339;
 use log::{LevelFilter, Log, Metadata, Record};
 use nix::errno::Errno;
 use nix::poll::PollTimeout;
 use serde::Serialize;
+use std::io;
 use std::os::fd::AsFd;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How a line looks.
@@ -72,6 +74,9 @@ struct Line<'l> {
 /// How long a line waits for a standard error that is full. Then it is lost: whoever logs has others waiting
 /// for it.
 const FULL_WAIT: Duration = Duration::from_millis(250);
+
+/// How long writing a line takes, at most, where there is room for it.
+const WRITE_TIME: Duration = Duration::from_millis(1);
 
 /// Nobody took the last line in that time: the next ones do not wait.
 static STALLED: AtomicBool = AtomicBool::new(false);
@@ -147,16 +152,67 @@ fn put(line: Vec<u8>) {
     put_within(line, FULL_WAIT);
 }
 
+/// Who writes to standard error: lines do not mix, however long they are.
+struct Desk {
+    taken: bool,
+    /// Who has it waits for room.
+    waits: bool,
+    /// The last line was not written to its end.
+    cut: bool,
+}
+
+static DESK: Mutex<Desk> = Mutex::new(Desk { taken: false, waits: false, cut: false });
+static DESK_IS_FREE: Condvar = Condvar::new();
+
+/// The one who writes.
+struct Turn {
+    /// The line before, or as much as is written of this one, has no end.
+    cut: bool,
+}
+
+impl Turn {
+    /// The turn, if it comes in this time. Who has no time waits for a line that is being written, but not for
+    /// one that waits for room.
+    fn take(within: Duration) -> Option<Turn> {
+        let others = |desk: &mut Desk| desk.taken && !(desk.waits && within.is_zero());
+        let desk = DESK_IS_FREE.wait_timeout_while(lock(&DESK), within.max(WRITE_TIME), others);
+        let (mut desk, _) = desk.unwrap_or_else(PoisonError::into_inner);
+        if desk.taken {
+            return None;
+        }
+        desk.taken = true;
+        Some(Turn { cut: desk.cut })
+    }
+
+    /// Waits so long for room; whether there is some.
+    fn wait_for_room(&self, within: Duration) -> nix::Result<bool> {
+        lock(&DESK).waits = true;
+        let room = has_room(io::stderr().as_fd(), PollTimeout::try_from(within).unwrap_or(PollTimeout::ZERO));
+        lock(&DESK).waits = false;
+        room
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *lock(&DESK) = Desk { taken: false, waits: false, cut: self.cut };
+        DESK_IS_FREE.notify_one();
+    }
+}
+
 fn put_within(mut line: Vec<u8>, wait: Duration) {
     line.push(b'\n');
-    // Lines do not mix, however long they are.
-    let stderr = std::io::stderr().lock();
+    let Some(mut turn) = Turn::take(wait) else { return };
+    if turn.cut {
+        line.insert(0, b'\n');
+    }
     let mut until = None;
     let mut rest = &line[..];
     while !rest.is_empty() {
-        match write_now(stderr.as_fd(), rest) {
+        match write_now(io::stderr().as_fd(), rest) {
             Ok(written @ 1..) => {
                 rest = &rest[written..];
+                turn.cut = !rest.is_empty();
                 STALLED.store(false, Ordering::Relaxed);
             }
             Err(Errno::EINTR) => {}
@@ -166,9 +222,7 @@ fn put_within(mut line: Vec<u8>, wait: Duration) {
                 if left.is_zero() {
                     return;
                 }
-                let waited =
-                    has_room(stderr.as_fd(), PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO));
-                STALLED.store(waited == Ok(false), Ordering::Relaxed);
+                STALLED.store(turn.wait_for_room(left) == Ok(false), Ordering::Relaxed);
             }
             // A closed standard error must not end the server.
             _ => return,

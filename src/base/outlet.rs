@@ -3,14 +3,14 @@ use super::lock::lock;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat};
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, OnceLock};
 
-/// Held from the look whether there is room to the write: a pipe that has room has it for one of us. Both
-/// streams may be the same pipe.
-static ROOM: Mutex<()> = Mutex::new(());
+/// Held from the look whether there is room to the write: a pipe that has room has it for one of us. Each
+/// stream has its own, unless both are the same file.
+static ROOM: [Mutex<()>; 2] = [const { Mutex::new(()) }; 2];
 
 /// Writes as much as there is room for, `PIPE_BUF` bytes at most, without ever waiting, also where the stream
 /// is a blocking one.
@@ -18,13 +18,23 @@ static ROOM: Mutex<()> = Mutex::new(());
 /// # Errors
 /// `EAGAIN` where there is no room; what write(2) says.
 pub fn write_now(to: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<usize> {
+    let number = to.as_raw_fd();
     let to = terminal(to).map_or(to, AsFd::as_fd);
-    let _room = lock(&ROOM);
+    let _room = lock(&ROOM[usize::from(number == libc::STDERR_FILENO && !is_one_file())]);
     if !has_room(to, PollTimeout::ZERO)? {
         return Err(Errno::EAGAIN);
     }
     // As much as a pipe that can be written takes whole.
     nix::unistd::write(to, &bytes[..bytes.len().min(libc::PIPE_BUF)])
+}
+
+/// Whether standard output and error lead to the same place.
+fn is_one_file() -> bool {
+    static ONE: OnceLock<bool> = OnceLock::new();
+    *ONE.get_or_init(|| {
+        let [out, err] = [fstat(std::io::stdout()), fstat(std::io::stderr())].map(Result::ok);
+        out.zip(err).is_none_or(|(out, err)| (out.st_dev, out.st_ino) == (err.st_dev, err.st_ino))
+    })
 }
 
 /// Of a terminal, an open file of our own that never waits: unlike a pipe it has room, to its own word, where a

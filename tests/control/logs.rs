@@ -427,6 +427,35 @@ fn a_standard_error_that_nobody_reads_keeps_nobody_from_being_let_in() {
     }
 }
 
+#[test]
+fn a_line_that_is_cut_is_a_line_of_its_own() {
+    let server = Server::start(IDLE, unused_port(), &["--access-log", "all", "--log-format", "json"]);
+    let pipe = std::fs::File::options().write(true).open(format!("/proc/{}/fd/2", server.pid())).unwrap();
+    // Two pages: one for short lines, one for as much of a long one as is written at once.
+    fcntl(&pipe, FcntlArg::F_SETPIPE_SZ(8192)).unwrap();
+    let log = std::sync::Arc::clone(&server.log);
+    eventually("the log is quiet", || log.lock().unwrap().contains("started process"));
+    let stalled = log.lock().unwrap();
+    let mut client = Client::new(server.address);
+    // A line is written, or lost, before the next request of its connection is looked at. Who reads them has
+    // the first one, and waits.
+    for _ in 0..12 {
+        client.get("/_frag/short");
+    }
+    // Each of these takes two bytes in JSON.
+    client.get(&format!("/_frag/{}", "\\".repeat(2040)));
+    client.get("/_frag/short");
+    drop(stalled);
+    let lines = || log.lock().unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
+    eventually("the next one is there", || {
+        client.get("/_frag/next");
+        lines().iter().any(|line| line.contains("/_frag/next"))
+    });
+    let lines = lines();
+    let long: Vec<_> = lines.iter().filter(|line| line.contains(r"\\\\")).map(|line| &line[4000..]).collect();
+    assert!(!long.is_empty() && !long[0].ends_with('}'), "it is cut, and nothing is glued to it: {long:?}");
+}
+
 /// Both ends of a new terminal.
 fn terminal() -> (std::fs::File, std::fs::File) {
     let reader = std::fs::File::options().read(true).write(true).open("/dev/ptmx").unwrap();
