@@ -144,6 +144,14 @@ fn every_kind_of_save_is_seen() {
         expect(&server, "z", &[("app.py", "3"), ("linked", "6")]);
         fs::remove_file(here.path().join("linked")).unwrap();
         expect(&server, "z", &[("app.py", "3")]);
+        // Its only name, when somebody looks.
+        client.stopped(|| {
+            fs::hard_link(aside.path().join("whole"), here.path().join("linked")).unwrap();
+            fs::remove_file(aside.path().join("whole")).unwrap();
+        });
+        expect(&server, "z", &[("app.py", "3"), ("linked", "6")]);
+        fs::remove_file(here.path().join("linked")).unwrap();
+        expect(&server, "z", &[("app.py", "3")]);
         eventually("the directory goes", || !server.root().join("z/new").exists());
         client.signal(Signal::SIGINT);
     }
