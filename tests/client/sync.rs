@@ -113,6 +113,34 @@ fn a_long_file_opens_its_directory_to_nobody() {
 }
 
 #[test]
+fn a_closed_directory_comes_with_all_that_is_in_it() {
+    let server = Server::start_unprivileged(IDLE, unused_port(), &[]);
+    let here = tempfile::tempdir().unwrap();
+    // A long file goes by itself otherwise, and so many do not go at once.
+    write(here.path(), "closed/in/short", "1");
+    let long = fs::File::create(here.path().join("closed/long")).unwrap();
+    long.set_len((64 << 20) + 1).unwrap();
+    for n in 0..2100 {
+        write(here.path(), &format!("open/many/f{n}"), "2");
+    }
+    let closed = ["closed", "open/many"];
+    let set_modes = |top: &Path, mode: u32| {
+        for name in closed {
+            fs::set_permissions(top.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+    };
+    set_modes(here.path(), 0o555);
+    let said = sync(&server, here.path(), &[]);
+    let mode = |name: &str| fs::metadata(server.root().join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(closed.map(mode), [0o555, 0o555]);
+    assert!(contents(server.root()) == contents(here.path()), "{said:?}");
+    // For whoever removes them.
+    set_modes(here.path(), 0o755);
+    set_modes(server.root(), 0o755);
+}
+
+#[test]
 fn every_kind_of_save_is_seen() {
     for further in [&[][..], &["--poll"]] {
         let server = idle();
