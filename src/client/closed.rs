@@ -4,7 +4,7 @@ use super::pack::Item;
 use std::collections::BTreeSet;
 
 /// What an owner needs to put something into a directory: write and search.
-const OPEN: u32 = 0o300;
+pub(super) const OPEN: u32 = 0o300;
 
 /// Their paths.
 pub(super) struct Closed(BTreeSet<String>);

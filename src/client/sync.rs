@@ -1,7 +1,7 @@
 //! `sync`: makes a directory on the server like one here, once or with each change. Only what differs is
 //! sent: one file by itself, several in one archive, so that the app sees all of a round or nothing.
 use super::arguments::Sync;
-use super::closed::Closed;
+use super::closed::{Closed, OPEN};
 use super::compare::{Changes, Remote};
 use super::exclude::Exclude;
 use super::failure::{Failure, Refusal};
@@ -82,6 +82,11 @@ fn may_pass(failure: &Failure) -> bool {
         Failure::Unreachable(_) => true,
         _ => false,
     }
+}
+
+/// A directory whose files come one by one: closed to its owner it would take none.
+fn opened((item, bytes): (Item, u64)) -> (Item, u64) {
+    (Item { mode: item.mode | OPEN, ..item }, bytes)
 }
 
 impl Syncing<'_> {
@@ -258,7 +263,7 @@ impl Syncing<'_> {
         let sent = send_archive(self.server, &self.top, items, total, &self.to, "");
         if self.goes_on && !files.is_empty() && sent.as_ref().is_err_and(is_about_one) {
             if !directories.is_empty() {
-                self.send_batch(directories)?;
+                self.send_batch(directories.into_iter().map(opened).collect())?;
             }
             return files.into_iter().try_for_each(|file| self.send_one(file));
         }

@@ -273,6 +273,25 @@ fn what_is_refused_keeps_no_other_file_waiting() {
 }
 
 #[test]
+fn what_is_refused_keeps_no_file_of_a_closed_directory_waiting() {
+    let server = Server::start_unprivileged(IDLE, unused_port(), &["--max-upload", "1KiB"]);
+    let here = tempfile::tempdir().unwrap();
+    write(here.path(), "closed/large", &"x".repeat(2000));
+    write(here.path(), "closed/small", "1");
+    let set_mode = |mode| {
+        fs::set_permissions(here.path().join("closed"), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set_mode(0o555);
+    let client = watch(&server, here.path(), &[]);
+    expect(&server, "", &[("closed/small", "1")]);
+    assert_eq!(client.err().matches("is not sent").count(), 1, "{}", client.err());
+    // The next save heals it.
+    write(here.path(), "closed/large", "2");
+    expect(&server, "", &[("closed/large", "2"), ("closed/small", "1")]);
+    set_mode(0o755);
+}
+
+#[test]
 fn a_failure_after_a_failure_is_said_when_it_is_another_one_or_something_changed() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
