@@ -4,6 +4,7 @@
 //! says what may be asked for, `server` sends it, each command has a file, `failure` has the exit codes.
 mod arguments;
 mod artifact;
+mod closed;
 mod compare;
 mod control;
 mod early;

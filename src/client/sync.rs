@@ -1,6 +1,7 @@
 //! `sync`: makes a directory on the server like one here, once or with each change. Only what differs is
 //! sent: one file by itself, several in one archive, so that the app sees all of a round or nothing.
 use super::arguments::Sync;
+use super::closed::{Closed, OPEN};
 use super::compare::{Changes, Remote};
 use super::exclude::Exclude;
 use super::failure::{Failure, Refusal};
@@ -17,9 +18,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 use ureq::http::Method;
 
-/// Longer files are sent by themselves.
+/// Longer files are sent by themselves, except into a closed directory.
 const LONG_BYTES: u64 = 64 << 20;
-/// Files and directories of one archive, and the bytes in it; a round with more has several.
+/// Files and directories of one archive, and the bytes in it; a round with more has several, and only what
+/// is in one closed directory may be more.
 const ARCHIVE_ITEMS: usize = 2000;
 const ARCHIVE_BYTES: u64 = 256 << 20;
 /// Until a round that failed for a reason that may pass is tried again.
@@ -80,6 +82,11 @@ fn may_pass(failure: &Failure) -> bool {
         Failure::Unreachable(_) => true,
         _ => false,
     }
+}
+
+/// A directory whose files come one by one: closed to its owner it would take none.
+fn opened((item, bytes): (Item, u64)) -> (Item, u64) {
+    (Item { mode: item.mode | OPEN, ..item }, bytes)
 }
 
 impl Syncing<'_> {
@@ -191,16 +198,19 @@ impl Syncing<'_> {
         let file = |path: &String| {
             (Item { path: path.clone(), mode: mode_of(path), is_directory: false }, bytes_of(path))
         };
-        let (long, short): (Vec<&String>, Vec<&String>) =
-            changes.files.iter().partition(|path| bytes_of(path) > LONG_BYTES);
         let directories = changes.directories.iter().map(|path| {
             let mode = here.directories.get(path).copied().unwrap_or(0o755);
             (Item { path: path.clone(), mode, is_directory: true }, 0)
         });
         let mut together: Vec<(Item, u64)> = directories.collect();
+        let closed = Closed::among(together.iter().map(|(item, _)| item));
+        let (long, short): (Vec<&String>, Vec<&String>) =
+            changes.files.iter().partition(|path| bytes_of(path) > LONG_BYTES && !closed.is_around(path));
         if !long.is_empty() {
             // By itself a file makes its directory as any other, and a private one would be open to all.
-            self.send_batches(std::mem::take(&mut together))?;
+            let (later, first) = together.into_iter().partition(|(item, _)| closed.is_around(&item.path));
+            self.send_batches(first, &closed)?;
+            together = later;
             long.into_iter().try_for_each(|path| self.send_one(file(path)))?;
         }
         if together.is_empty()
@@ -209,19 +219,21 @@ impl Syncing<'_> {
             return self.send_one(file(path));
         }
         together.extend(short.into_iter().map(file));
-        self.send_batches(together)
+        self.send_batches(together, &closed)
     }
 
-    /// As many at once as go into one archive.
-    fn send_batches(&mut self, items: Vec<(Item, u64)>) -> Result<(), Failure> {
+    /// As many at once as go into one archive; what goes together is not divided.
+    fn send_batches(&mut self, mut items: Vec<(Item, u64)>, closed: &Closed) -> Result<(), Failure> {
         let mut batch: Vec<(Item, u64)> = Vec::new();
         let mut total = 0;
-        for (item, bytes) in items {
-            if batch.len() == ARCHIVE_ITEMS || total + bytes > ARCHIVE_BYTES {
+        for unit in closed.units(&mut items) {
+            let bytes: u64 = unit.iter().map(|(_, bytes)| bytes).sum();
+            let is_full = batch.len() + unit.len() > ARCHIVE_ITEMS || total + bytes > ARCHIVE_BYTES;
+            if is_full && !batch.is_empty() {
                 self.send_batch(std::mem::take(&mut batch))?;
                 total = 0;
             }
-            batch.push((item, bytes));
+            batch.extend_from_slice(unit);
             total += bytes;
         }
         if batch.is_empty() { Ok(()) } else { self.send_batch(batch) }
@@ -251,7 +263,7 @@ impl Syncing<'_> {
         let sent = send_archive(self.server, &self.top, items, total, &self.to, "");
         if self.goes_on && !files.is_empty() && sent.as_ref().is_err_and(is_about_one) {
             if !directories.is_empty() {
-                self.send_batch(directories)?;
+                self.send_batch(directories.into_iter().map(opened).collect())?;
             }
             return files.into_iter().try_for_each(|file| self.send_one(file));
         }

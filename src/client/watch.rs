@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -18,12 +19,16 @@ use std::time::{Duration, Instant};
 const QUIET: Duration = Duration::from_millis(15);
 /// No burst is waited for longer.
 const LONGEST_BURST: Duration = Duration::from_millis(200);
+/// After this long an empty new file that nobody has opened is whole: who makes one to write to it opens it
+/// in the same call.
+const UNOPENED: Duration = Duration::from_millis(100);
 /// Between two looks without inotify.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Files closed after writing, names that come and go, changed modes. Not each write: half a file is of no
-/// use, and its writer will close it.
+/// use, and its writer will close it. Opened ones tell which new files have a writer.
 const EVENTS: AddWatchFlags = AddWatchFlags::IN_CLOSE_WRITE
+    .union(AddWatchFlags::IN_OPEN)
     .union(AddWatchFlags::IN_CREATE)
     .union(AddWatchFlags::IN_DELETE)
     .union(AddWatchFlags::IN_MOVE)
@@ -38,6 +43,10 @@ pub(super) struct Watcher {
     /// Where each watch is, or was at the last look.
     directories: HashMap<WatchDescriptor, PathBuf>,
     exclude: Exclude,
+    /// New files that nobody has opened yet, and when they are taken for whole.
+    unopened: HashMap<(WatchDescriptor, OsString), Instant>,
+    /// Something changed that was not waited for yet.
+    changed: bool,
 }
 
 impl Watcher {
@@ -49,7 +58,8 @@ impl Watcher {
                 .inspect_err(|errno| note(format_args!("no inotify ({errno}): looking twice a second")))
                 .ok()
         };
-        Watcher { inotify, directories: HashMap::new(), exclude: exclude.clone() }
+        let (directories, unopened) = (HashMap::new(), HashMap::new());
+        Watcher { inotify, directories, exclude: exclude.clone(), unopened, changed: false }
     }
 
     /// Watches a directory, before it is read. Watching it again is nothing new.
@@ -64,66 +74,103 @@ impl Watcher {
                 self.inotify = None;
             }
         }
+        // To look through many directories opens them all: the kernel's queue has no room for that, and what
+        // is lost there has to be looked for again. What cannot be read is told by the next wait.
+        let _ = self.read();
     }
 
     /// Returns when something may have changed and the burst of changes is over, or after `time`.
     pub(super) fn wait(&mut self, time: Option<Duration>) -> Result<(), Failure> {
-        let Some(inotify) = &self.inotify else {
-            sleep(time.unwrap_or(LOOK).min(LOOK));
-            return Ok(());
-        };
+        let failed = |errno| Failure::local("waiting for changes", errno);
         let mut until = time.map(|time| Instant::now() + time);
         let mut longest: Option<Instant> = None;
         loop {
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
+            let has_more = self.read().map_err(failed)?;
+            let now = Instant::now();
+            if !has_more {
+                self.find_whole(now);
+            }
+            if std::mem::take(&mut self.changed) {
+                until = Some((now + QUIET).min(*longest.get_or_insert(now + LONGEST_BURST)));
+            }
+            if until.is_some_and(|until| until <= now) {
                 return Ok(());
             }
-            let timeout = left.map_or(PollTimeout::NONE, |left| {
-                PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
-            });
-            let mut watched = [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut watched, timeout) {
-                Ok(0) => return Ok(()),
-                Ok(_) => {}
-                Err(Errno::EINTR) => continue,
-                Err(errno) => return Err(Failure::local("waiting for changes", errno)),
-            }
-            match inotify.read_events() {
-                Ok(events) => {
-                    // What is no change makes no burst longer.
-                    if events.iter().any(|event| self.is_change(event)) {
-                        let now = Instant::now();
-                        until = Some((now + QUIET).min(*longest.get_or_insert(now + LONGEST_BURST)));
-                    }
-                    for gone in events.iter().filter(|event| event.mask.contains(AddWatchFlags::IN_IGNORED)) {
-                        self.directories.remove(&gone.wd);
-                    }
-                }
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
-                Err(errno) => return Err(Failure::local("waiting for changes", errno)),
+            let Some(inotify) = &self.inotify else {
+                sleep(time.unwrap_or(LOOK).min(LOOK));
+                return Ok(());
+            };
+            if !has_more {
+                let next = until.into_iter().chain(self.unopened.values().copied()).min();
+                poll_until(inotify, next).map_err(failed)?;
             }
         }
     }
 
-    fn is_change(&self, event: &InotifyEvent) -> bool {
-        let name = event.name.as_ref().map(|name| name.to_string_lossy());
-        let excluded = name.is_some_and(|name| self.exclude.matches(&name));
-        !excluded && !event.mask.contains(AddWatchFlags::IN_IGNORED) && !self.is_unfinished(event)
+    /// Takes some of what is told, without waiting; whether there may be more.
+    fn read(&mut self) -> Result<bool, Errno> {
+        let Some(inotify) = &self.inotify else { return Ok(false) };
+        let events = match inotify.read_events() {
+            Err(Errno::EAGAIN) => return Ok(false),
+            Err(Errno::EINTR) => return Ok(true),
+            other => other?,
+        };
+        events.into_iter().for_each(|event| self.take(event));
+        Ok(true)
+    }
+
+    /// What is no change makes no burst longer.
+    fn take(&mut self, event: InotifyEvent) {
+        let is = |flag| event.mask.contains(flag);
+        if is(AddWatchFlags::IN_IGNORED) {
+            self.directories.remove(&event.wd);
+            return;
+        }
+        if event.name.as_ref().is_some_and(|name| self.exclude.matches(&name.to_string_lossy())) {
+            return;
+        }
+        let name = event.name.unwrap_or_default();
+        if is(AddWatchFlags::IN_OPEN) {
+            self.unopened.remove(&(event.wd, name));
+        } else if is(AddWatchFlags::IN_CREATE) && !is(AddWatchFlags::IN_ISDIR) {
+            self.take_new(event.wd, name);
+        } else {
+            self.changed = true;
+        }
     }
 
     /// A new file matters when it is closed: that is another event. One that came by a hard link (`link(2)`)
-    /// is nobody's to close; what tells it is that it has another name.
-    fn is_unfinished(&self, event: &InotifyEvent) -> bool {
-        let is = |flag| event.mask.contains(flag);
-        is(AddWatchFlags::IN_CREATE) && !is(AddWatchFlags::IN_ISDIR) && !self.is_linked(event)
+    /// is nobody's to close. What tells it is that it has another name; or, if that is gone already, that
+    /// nobody opens it, and that something is in it: who makes a file opens it before he writes.
+    fn take_new(&mut self, watch: WatchDescriptor, name: OsString) {
+        let directory = self.directories.get(&watch);
+        let metadata = directory.and_then(|directory| directory.join(&name).symlink_metadata().ok());
+        if metadata.as_ref().is_some_and(|metadata| metadata.nlink() > 1) {
+            self.changed = true;
+            return;
+        }
+        let now = Instant::now();
+        let is_empty = metadata.is_none_or(|metadata| metadata.len() == 0);
+        self.unopened.insert((watch, name), if is_empty { now + UNOPENED } else { now });
     }
 
-    fn is_linked(&self, event: &InotifyEvent) -> bool {
-        let (Some(directory), Some(name)) = (self.directories.get(&event.wd), &event.name) else {
-            return false;
-        };
-        directory.join(name).symlink_metadata().is_ok_and(|metadata| metadata.nlink() > 1)
+    /// Finds new files that are whole, when all that was told has been taken.
+    fn find_whole(&mut self, now: Instant) {
+        let before = self.unopened.len();
+        self.unopened.retain(|_, whole| *whole > now);
+        self.changed |= self.unopened.len() < before;
+    }
+}
+
+/// Waits until something is told, or until then.
+fn poll_until(inotify: &Inotify, until: Option<Instant>) -> Result<(), Errno> {
+    let timeout = until.map_or(PollTimeout::NONE, |until| {
+        let left = until.saturating_duration_since(Instant::now());
+        PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+    });
+    match poll(&mut [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)], timeout) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -131,6 +178,7 @@ impl Watcher {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::client::scan::Snapshot;
     use std::fs::{self, File};
     use std::io::Write;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -164,6 +212,13 @@ mod tests {
         fs::write(aside.path().join("whole"), "1").unwrap();
         fs::hard_link(aside.path().join("whole"), top.path().join("linked")).unwrap();
         assert!(waits(&mut watcher, long) < long, "it is linked");
+        // Nor has one whose other name is gone, with something in it or not.
+        for text in ["1", ""] {
+            fs::write(aside.path().join("moved"), text).unwrap();
+            fs::hard_link(aside.path().join("moved"), top.path().join(format!("moved{text}"))).unwrap();
+            fs::remove_file(aside.path().join("moved")).unwrap();
+            assert!(waits(&mut watcher, long) < long, "it is linked and has one name: {text:?}");
+        }
         // In a directory that has moved since.
         fs::create_dir(top.path().join("a")).unwrap();
         watcher.enter(&top.path().join("a"));
@@ -175,6 +230,26 @@ mod tests {
         fs::remove_dir_all(top.path().join("b")).unwrap();
         waits(&mut watcher, long);
         assert_eq!(watcher.directories.len(), 1);
+    }
+
+    #[test]
+    fn a_look_through_many_directories_is_no_change() {
+        let top = tempfile::tempdir().unwrap();
+        let mut watcher = watcher(top.path());
+        // More than the kernel keeps events of.
+        for n in 0..9000 {
+            fs::create_dir(top.path().join(n.to_string())).unwrap();
+        }
+        let look = |watcher: &mut Watcher| {
+            let mut enter = |directory: &Path| watcher.enter(directory);
+            Snapshot::take(top.path(), &Exclude::new(&[]), &mut enter).unwrap();
+        };
+        // That they were made is told first.
+        look(&mut watcher);
+        waits(&mut watcher, Duration::from_secs(60));
+        look(&mut watcher);
+        let some = Duration::from_millis(300);
+        assert!(waits(&mut watcher, some) >= some);
     }
 
     #[test]

@@ -128,6 +128,17 @@ impl Server {
         Server { child, address, control, root, log }
     }
 
+    /// The same, by a user to whom something is closed: to root nothing is.
+    pub fn start_unprivileged(command: &str, app_port: u16, flags: &[&str]) -> Server {
+        Self::start_with(command, app_port, flags, |binary| {
+            if nix::unistd::geteuid().is_root() {
+                let root = binary.get_args().skip_while(|word| *word != "--root").nth(1).unwrap();
+                std::os::unix::fs::chown(root, Some(65534), None).unwrap();
+                std::os::unix::process::CommandExt::uid(binary, 65534);
+            }
+        })
+    }
+
     /// Starts the binary with a wrapped server that the test plays: `backend` gets its listener once
     /// the binary takes it for ready.
     pub fn with_backend(flags: &[&str]) -> (Server, TcpListener) {

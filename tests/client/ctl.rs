@@ -2,6 +2,7 @@
 
 use crate::binary::{PATIENCE, Server, eventually};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::io::{Read, Write};
@@ -133,6 +134,15 @@ impl Running {
 
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    /// Does something that it sees only when all of it is done.
+    pub fn stopped(&self, work: impl FnOnce()) {
+        self.signal(Signal::SIGSTOP);
+        let stopped = waitpid(Pid::from_raw(self.child.id() as i32), Some(WaitPidFlag::WUNTRACED)).unwrap();
+        assert!(matches!(stopped, WaitStatus::Stopped(..)), "{stopped:?}");
+        work();
+        self.signal(Signal::SIGCONT);
     }
 
     /// Waits until it said this on standard error.

@@ -113,6 +113,34 @@ fn a_long_file_opens_its_directory_to_nobody() {
 }
 
 #[test]
+fn a_closed_directory_comes_with_all_that_is_in_it() {
+    let server = Server::start_unprivileged(IDLE, unused_port(), &[]);
+    let here = tempfile::tempdir().unwrap();
+    // A long file goes by itself otherwise, and so many do not go at once.
+    write(here.path(), "closed/in/short", "1");
+    let long = fs::File::create(here.path().join("closed/long")).unwrap();
+    long.set_len((64 << 20) + 1).unwrap();
+    for n in 0..2100 {
+        write(here.path(), &format!("open/many/f{n}"), "2");
+    }
+    let closed = ["closed", "open/many"];
+    let set_modes = |top: &Path, mode: u32| {
+        for name in closed {
+            fs::set_permissions(top.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+    };
+    set_modes(here.path(), 0o555);
+    let said = sync(&server, here.path(), &[]);
+    let mode = |name: &str| fs::metadata(server.root().join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(closed.map(mode), [0o555, 0o555]);
+    assert!(contents(server.root()) == contents(here.path()), "{said:?}");
+    // For whoever removes them.
+    set_modes(here.path(), 0o755);
+    set_modes(server.root(), 0o755);
+}
+
+#[test]
 fn every_kind_of_save_is_seen() {
     for further in [&[][..], &["--poll"]] {
         let server = idle();
@@ -141,6 +169,14 @@ fn every_kind_of_save_is_seen() {
         // A second name of a file that is whole: nobody closes it.
         write(aside.path(), "whole", "6");
         fs::hard_link(aside.path().join("whole"), here.path().join("linked")).unwrap();
+        expect(&server, "z", &[("app.py", "3"), ("linked", "6")]);
+        fs::remove_file(here.path().join("linked")).unwrap();
+        expect(&server, "z", &[("app.py", "3")]);
+        // Its only name, when somebody looks.
+        client.stopped(|| {
+            fs::hard_link(aside.path().join("whole"), here.path().join("linked")).unwrap();
+            fs::remove_file(aside.path().join("whole")).unwrap();
+        });
         expect(&server, "z", &[("app.py", "3"), ("linked", "6")]);
         fs::remove_file(here.path().join("linked")).unwrap();
         expect(&server, "z", &[("app.py", "3")]);
@@ -234,6 +270,25 @@ fn what_is_refused_keeps_no_other_file_waiting() {
     // What was not sent is not taken for something that is there.
     write(here.path(), "large", "small");
     expect(&server, "", &[("d/three", &long), ("d/two", &long), ("large", "small"), ("one", "1")]);
+}
+
+#[test]
+fn what_is_refused_keeps_no_file_of_a_closed_directory_waiting() {
+    let server = Server::start_unprivileged(IDLE, unused_port(), &["--max-upload", "1KiB"]);
+    let here = tempfile::tempdir().unwrap();
+    write(here.path(), "closed/large", &"x".repeat(2000));
+    write(here.path(), "closed/small", "1");
+    let set_mode = |mode| {
+        fs::set_permissions(here.path().join("closed"), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set_mode(0o555);
+    let client = watch(&server, here.path(), &[]);
+    expect(&server, "", &[("closed/small", "1")]);
+    assert_eq!(client.err().matches("is not sent").count(), 1, "{}", client.err());
+    // The next save heals it.
+    write(here.path(), "closed/large", "2");
+    expect(&server, "", &[("closed/large", "2"), ("closed/small", "1")]);
+    set_mode(0o755);
 }
 
 #[test]

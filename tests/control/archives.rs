@@ -232,14 +232,7 @@ fn a_tree_is_listed_in_one_request() {
 
 #[test]
 fn directories_are_closed_from_the_deepest_up() {
-    // To root nothing is closed.
-    let server = Server::start_with(IDLE, unused_port(), &[], |binary| {
-        if nix::unistd::geteuid().is_root() {
-            let root = binary.get_args().skip_while(|word| *word != "--root").nth(1).unwrap();
-            std::os::unix::fs::chown(root, Some(65534), None).unwrap();
-            std::os::unix::process::CommandExt::uid(binary, 65534);
-        }
-    });
+    let server = Server::start_unprivileged(IDLE, unused_port(), &[]);
     let members = [entry("a/", b'5', 0o644, b""), entry("a/b/", b'5', 0o500, b""), member("a/b/c", b"1")];
     let answer = unpack(&server, "?archive=tar", &[members.concat(), vec![0; 1024]].concat());
     assert_eq!(answer.status, 200, "{}", answer.body_text());
