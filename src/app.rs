@@ -17,7 +17,9 @@ use crate::base::thread;
 use crate::config::Config;
 use crate::exec::Exec;
 use crate::files::{Owner, Root};
-use crate::http::{Class, Exchange, HttpError, Record, Role, Served, Server, Service, Stats, bind};
+use crate::http::{
+    CONTROL_CONNECTIONS, Class, Exchange, HttpError, Record, Role, Served, Server, Service, Stats, bind,
+};
 use crate::logger::{self, Access};
 use crate::process::{Exit, Processes, User, forbid_inspection};
 use crate::relay::{Relay, RelaySettings};
@@ -243,7 +245,8 @@ fn child_user(config: &Config) -> Result<Option<User>, StartError> {
 
 /// Descriptors of what runs beside the wrapped server, at most.
 fn own_descriptors(config: &Config) -> u64 {
-    let own = exec::descriptors(config);
+    let control = config.control.map_or(0, |_| CONTROL_CONNECTIONS as u64);
+    let own = exec::descriptors(config).saturating_add(control);
     #[cfg(feature = "archive")]
     let own = own.saturating_add(crate::files::ARCHIVE_DESCRIPTORS);
     #[cfg(feature = "workers")]

@@ -116,7 +116,8 @@ pub fn announce(text: &str) {
     }
 }
 
-/// A line of the access log. One that may not wait is lost where a slow reader leaves no room for it.
+/// A line of the access log. One that may not wait is lost where a slow reader leaves no room for it, or where
+/// others are written for so long.
 pub fn access(mut line: AccessLine<'_>, may_wait: bool) {
     let put = |line| put_within(line, if may_wait { FULL_WAIT } else { Duration::ZERO });
     (line.time, line.level) = (rfc3339(SystemTime::now()), "ACCESS");

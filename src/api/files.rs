@@ -198,10 +198,9 @@ pub(in crate::api) fn whole_or_part(
     if is_not_modified(head, &open) {
         return Ok(describe(Response::empty(304)));
     }
-    // Only what names exactly this version (RFC 9110 section 13.1.5): a strong tag, or the date as we told it.
-    let is_this = |if_range: &[u8]| {
-        open.etag.sha256().is_some() && if_range == etag.as_bytes() || if_range == modified.as_bytes()
-    };
+    // Only what names exactly this version (RFC 9110 section 13.1.5): a strong tag. A date does not, for a file
+    // may be another within the second, or keep its date.
+    let is_this = |if_range: &[u8]| open.etag.sha256().is_some() && if_range == etag.as_bytes();
     let whole_only = head.method() != Method::Get || !head.get("if-range").is_none_or(is_this);
     let range = match head.get("range") {
         Some(range) if !whole_only => parse_range(range, open.bytes),

@@ -1,12 +1,14 @@
 //! Accepting: within the bound on connections, and through a shortage of descriptors or memory.
-use super::conn::{Conn, Slot};
+use super::conn::{Conn, Role, Slot};
 use super::doorman::{Doorman, WAKE};
 use super::error::HttpError;
+use super::limits::CONTROL_CONNECTIONS;
 use super::listener::is_shortage;
-use super::waiting::Phase;
+use super::waiting::{Phase, Waiting};
 use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -40,7 +42,7 @@ impl Doorman {
                 Ok((stream, peer)) => {
                     let stats = &self.shared.stats;
                     stats.accepted.fetch_add(1, Ordering::Relaxed);
-                    let conn = Conn::new(stream, peer, role, Slot::take(&stats.connections));
+                    let conn = Conn::new(stream, peer, role, Slot::take(stats, role));
                     if self.make_room() {
                         // Its request is often here already.
                         self.receive(conn, Phase::Head, Instant::now());
@@ -65,8 +67,12 @@ impl Doorman {
     /// Closes the longest waiting connections until the bound is kept; false when all are busy. One
     /// that was refused and still lingers goes like the others and makes no room by that.
     fn make_room(&mut self) -> bool {
-        while self.shared.stats.connections.load(Ordering::Relaxed) > self.shared.limits.max_connections {
-            match self.waiting.oldest(|w| w.phase != Phase::Held) {
+        let shared = Arc::clone(&self.shared);
+        while shared.stats.bounded_connections() > shared.limits.max_connections {
+            // Those that do not count make no room.
+            let control = shared.stats.control_connections.load(Ordering::Relaxed) > CONTROL_CONNECTIONS;
+            let counts = |w: &Waiting| w.conn.role != Role::Control || control;
+            match self.waiting.oldest(|w| w.phase != Phase::Held && counts(w)) {
                 Some(oldest) => self.shed(oldest),
                 None => return false,
             }

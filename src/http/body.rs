@@ -23,6 +23,8 @@ pub enum BodyError {
     TooSlow,
     /// Others' bodies take all the memory there is for them.
     NoRoom,
+    /// The request made room for others.
+    Cut,
 }
 
 impl BodyError {
@@ -40,6 +42,7 @@ impl fmt::Display for BodyError {
             BodyError::TooLarge => "the request body is too large",
             BodyError::TooSlow => "the request body came too slowly",
             BodyError::NoRoom => "too many request bodies are in memory",
+            BodyError::Cut => "too many requests last, and this is the slowest",
         })
     }
 }
@@ -258,5 +261,8 @@ impl BodyReader<'_> {
 /// may take.
 fn pace(seat: &Seat, rate: &mut MinimumRate, moved: usize, waited: Duration) -> io::Result<Duration> {
     let tick = seat.step(moved, waited);
+    if seat.is_cut() {
+        return Err(BodyError::Cut.into());
+    }
     if rate.step(moved, waited) { Ok(tick) } else { Err(BodyError::TooSlow.into()) }
 }

@@ -3,13 +3,14 @@ use super::buffer::FIRST_BYTES;
 use super::error::HttpError;
 use super::head::Head;
 use super::limits::{CROWD_TICK, HEAD_BYTES, LINGER_BYTES};
+use super::meter::Stats;
 use super::scan::{Scan, leading_empty_lines, scan};
-use super::socket::{close_with_reset, recv_now, wait};
+use super::socket::{Readiness, close_with_reset, recv_now, wait, wait_to_write};
 use super::weight::Weight;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Which listener a connection came through.
@@ -23,18 +24,20 @@ pub enum Role {
 
 /// A place among the open connections, given back on drop.
 #[derive(Debug)]
-pub(super) struct Slot(Arc<AtomicUsize>);
+pub(super) struct Slot(Arc<Stats>, Role);
 
 impl Slot {
-    pub(super) fn take(open: &Arc<AtomicUsize>) -> Slot {
-        open.fetch_add(1, Ordering::Relaxed);
-        Slot(Arc::clone(open))
+    pub(super) fn take(stats: &Arc<Stats>, role: Role) -> Slot {
+        stats.connections.fetch_add(1, Ordering::Relaxed);
+        stats.control_connections.fetch_add(usize::from(role == Role::Control), Ordering::Relaxed);
+        Slot(Arc::clone(stats), role)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.control_connections.fetch_sub(usize::from(self.1 == Role::Control), Ordering::Relaxed);
     }
 }
 
@@ -256,7 +259,10 @@ impl Conn {
                     step(n, start.elapsed())?;
                 }
                 Err(e) if is_not_yet(&e) => {
-                    wait(&*self.stream, true, None, tick)?;
+                    if wait_to_write(&self.stream, tick)? == Readiness::PeerGone {
+                        step(0, Duration::ZERO)?;
+                        wait(&*self.stream, true, None, tick)?;
+                    }
                     tick = step(0, start.elapsed())?;
                 }
                 Err(e) => return Err(e),

@@ -80,7 +80,7 @@ impl From<BodyError> for HttpError {
             BodyError::Malformed(_) => (400, "body_malformed"),
             BodyError::TooLarge => (413, "body_too_large"),
             BodyError::TooSlow => (408, "body_too_slow"),
-            BodyError::NoRoom => return HttpError::overloaded(&error.to_string()),
+            BodyError::NoRoom | BodyError::Cut => return HttpError::overloaded(&error.to_string()),
         };
         HttpError::new(status, code, error.to_string())
     }

@@ -30,6 +30,8 @@ pub const QUEUE: usize = 2048;
 pub const QUEUE_CROWD: usize = 256;
 /// Threads kept for control requests, whatever the relayed ones do.
 pub const CONTROL_THREADS: usize = 8;
+/// Connections to the control listener that do not count against the bound: the public one cannot fill it up.
+pub const CONTROL_CONNECTIONS: usize = 32;
 /// Bytes of one chunk-size line or of all trailers of a chunked body; above: 400.
 pub const CHUNK_LINE_BYTES: usize = 4096;
 /// Bytes of an unread request body that are read and thrown away to keep the connection.

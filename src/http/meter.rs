@@ -2,6 +2,7 @@
 //! Relaxed atomics only: counting never makes a request wait.
 use super::conn::Role;
 use super::head::Head;
+use super::limits::CONTROL_CONNECTIONS;
 use crate::base::time::micros;
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -97,13 +98,23 @@ pub struct Stats {
     /// Requests whose handler panicked.
     pub panics: AtomicU64,
     /// Open connections now.
-    pub connections: Arc<AtomicUsize>,
+    pub connections: AtomicUsize,
+    /// Those among them to the control listener.
+    pub control_connections: AtomicUsize,
     /// Streams now.
     pub streams: AtomicUsize,
     /// Held requests now.
     pub held: AtomicUsize,
     /// Pool threads now, streams aside.
     pub threads: AtomicUsize,
+}
+
+impl Stats {
+    /// Open connections that count against the bound on them: the first ones to the control listener do not.
+    pub(super) fn bounded_connections(&self) -> usize {
+        let control = self.control_connections.load(Ordering::Relaxed).min(CONTROL_CONNECTIONS);
+        self.connections.load(Ordering::Relaxed).saturating_sub(control)
+    }
 }
 
 /// The measure of the request a thread serves.

@@ -5,7 +5,7 @@ use super::date::date_field;
 use super::limits::CROWD_TICK;
 use super::rate::MinimumRate;
 use super::seat::Seat;
-use super::socket::wait;
+use super::socket::{Readiness, wait, wait_to_write};
 use super::splice::{Pipe, is_impossible};
 use nix::errno::Errno;
 use std::borrow::Cow;
@@ -349,7 +349,10 @@ impl ResponseWriter<'_> {
                 let sent = match pipe.empty(&self.conn.stream) {
                     Ok(sent) => sent,
                     Err(Errno::EAGAIN | Errno::EINTR) => {
-                        wait(&*self.conn.stream, true, None, tick).map_err(CopyError::Write)?;
+                        let waited = wait_to_write(&self.conn.stream, tick).map_err(CopyError::Write)?;
+                        if waited == Readiness::PeerGone && !self.seat.is_cut() {
+                            wait(&*self.conn.stream, true, None, tick).map_err(CopyError::Write)?;
+                        }
                         0
                     }
                     Err(errno) => return Err(CopyError::Write(errno.into())),
@@ -378,6 +381,9 @@ impl ResponseWriter<'_> {
 /// A step towards the client; the last one it gets when it is too slow. How long the next may take.
 fn step(seat: &Seat, rate: &mut MinimumRate, moved: usize, waited: Duration) -> io::Result<Duration> {
     let tick = seat.step(moved, waited);
+    if seat.is_cut() {
+        return Err(io::ErrorKind::ConnectionAborted.into());
+    }
     if rate.step(moved, waited) { Ok(tick) } else { Err(io::ErrorKind::TimedOut.into()) }
 }
 

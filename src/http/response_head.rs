@@ -50,6 +50,17 @@ pub fn read_response_head(buffer: &[u8]) -> Result<Option<ResponseHead>, &'stati
     Ok(Some(ResponseHead { status, fields, length, bytes }))
 }
 
+/// Status and length of the head at the start of `buffer`, past empty lines, if it is whole and well-formed.
+/// Whether a body could follow it is not looked at.
+pub fn response_head_length(buffer: &[u8]) -> Option<(u16, usize)> {
+    let mut slots = [httparse::EMPTY_HEADER; HEADER_FIELDS];
+    let mut response = httparse::Response::new(&mut slots);
+    match response.parse(buffer) {
+        Ok(httparse::Status::Complete(bytes)) => Some((response.code?, bytes)),
+        _ => None,
+    }
+}
+
 /// How the fields of a response delimit its body (RFC 9112 section 6.3), for one that may have one.
 ///
 /// # Errors

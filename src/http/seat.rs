@@ -198,6 +198,11 @@ impl Seat {
         self.get_on(for_client, STREAM_AFTER)
     }
 
+    /// Whether the request was cut to make room for others.
+    pub(super) fn is_cut(&self) -> bool {
+        self.0.pace.is_cut()
+    }
+
     /// Bytes went through, in either direction.
     pub fn moved(&self, bytes: usize) {
         self.0.pace.moved(bytes);

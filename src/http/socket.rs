@@ -127,6 +127,15 @@ pub fn wait(
     }
 }
 
+/// Waits until the client takes more, for at most `timeout`. Its end, which may be its own word (it has said all
+/// it wants to say) or feigned to wake us, ends the wait, too.
+///
+/// # Errors
+/// Those of `poll(2)`, except EINTR.
+pub(super) fn wait_to_write(client: &TcpStream, timeout: Duration) -> io::Result<Readiness> {
+    wait(client, true, Some(client), timeout)
+}
+
 /// What stands at the front of a socket's receive queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peek {

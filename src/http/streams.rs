@@ -16,6 +16,8 @@ pub(super) struct Pace {
     for_client: AtomicBool,
     /// Bytes of whole bodies it has in memory.
     whole: AtomicUsize,
+    /// It is to end, to make room for others.
+    cut: AtomicBool,
 }
 
 impl Pace {
@@ -23,6 +25,11 @@ impl Pace {
     pub(super) fn begin(&self) {
         self.moved.store(0, Ordering::Relaxed);
         self.for_client.store(false, Ordering::Relaxed);
+        self.cut.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
     }
 
     /// Bytes went through, in either direction.
@@ -52,13 +59,11 @@ pub(super) struct Stream {
     pace: Arc<Pace>,
     /// Not to be cut: it has been already and has not ended yet, or what it waits for has an end.
     spared: bool,
-    /// It has been cut and has not ended yet.
-    cut: bool,
 }
 
 impl Stream {
     pub(super) fn new(socket: Weak<TcpStream>, since: Instant, pace: &Arc<Pace>, spared: bool) -> Stream {
-        Stream { socket, since, pace: Arc::clone(pace), spared, cut: false }
+        Stream { socket, since, pace: Arc::clone(pace), spared }
     }
 
     /// Bytes a second since the request began.
@@ -67,16 +72,16 @@ impl Stream {
         self.pace.moved.load(Ordering::Relaxed).saturating_mul(1000) / ms
     }
 
-    /// Wakes the request's thread, which ends it. From here on it counts as cut, and as that only once.
+    /// Wakes the request's thread, which ends it with its next step. From here on it counts as cut, and as that
+    /// only once.
     ///
-    /// Whoever waits for the wrapped server also watches for the client's end. Only that is feigned: an orderly
-    /// end of ours would make a body that has no length look complete before the reset comes. Where the client
-    /// is waited for, such an end is behind what the client does not take.
+    /// All waits watch for the client's end. Only that is feigned: an orderly end of ours would make a body that
+    /// has no length look complete before the reset comes.
     fn cut(&mut self) {
-        (self.spared, self.cut) = (true, true);
-        let how = if self.pace.waits_for_client() { Shutdown::Both } else { Shutdown::Read };
+        self.spared = true;
+        self.pace.cut.store(true, Ordering::Relaxed);
         // Fails where the client has left.
-        let _ = self.socket.upgrade().map(|socket| socket.shutdown(how));
+        let _ = self.socket.upgrade().map(|socket| socket.shutdown(Shutdown::Read));
     }
 }
 
@@ -145,7 +150,7 @@ impl Streams {
         if to_client {
             self.for_clients.fetch_add(1, Ordering::Relaxed);
             if let Some(stream) = lock(&self.slow).get_mut(&key) {
-                stream.spared = stream.cut;
+                stream.spared = stream.pace.is_cut();
             }
             self.make_room(key);
             self.make_memory();
@@ -249,7 +254,7 @@ impl Streams {
             return true;
         }
         let mut slow = lock(&self.slow);
-        let going: usize = slow.values().filter(|s| s.cut).map(|s| s.pace.whole()).sum();
+        let going: usize = slow.values().filter(|s| s.pace.is_cut()).map(|s| s.pace.whole()).sum();
         let mut left = self.whole.load(Ordering::Relaxed).saturating_sub(going);
         while left > WHOLE_BYTES {
             let candidates = slow.values_mut().filter(|s| !s.spared && s.pace.whole() > 0);

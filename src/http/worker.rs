@@ -83,6 +83,11 @@ impl Worker {
             let next = self.serve_request(&mut conn);
             conn.weight = Weight::default();
             let ours = self.seat.end() || self.pool.enter();
+            let next = match next {
+                // At its very end: its client is no longer listened to.
+                Next::Keep if self.seat.is_cut() => Next::Close,
+                next => next,
+            };
             match next {
                 Next::Keep => {}
                 Next::Gone => return ours,
@@ -127,7 +132,7 @@ impl Worker {
     /// the listener thread can make room.
     fn linger(&mut self, conn: &mut Conn) -> bool {
         let Shared { stats, limits, .. } = &*self.shared;
-        let crowded = || stats.connections.load(Ordering::Relaxed) >= limits.max_connections;
+        let crowded = || stats.bounded_connections() >= limits.max_connections;
         // A connection that is used now and then is not worth a thread for long.
         let rounds = if conn.busy { LINGER_ROUNDS } else { 1 };
         conn.busy = false;

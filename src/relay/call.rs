@@ -145,33 +145,40 @@ pub(super) fn check_early(upstream: &TcpStream) -> io::Result<()> {
     let early = match peek(upstream, &mut start) {
         Peek::Nothing => false,
         Peek::Closed => true,
-        Peek::Bytes(_) if informational::begins(&start) => is_final_behind(upstream),
-        Peek::Bytes(n) => n == ENOUGH,
+        Peek::Bytes(n) if n < ENOUGH => false,
+        Peek::Bytes(_) => {
+            let plain = start.starts_with(b"HTTP/1.") && !informational::begins(&start);
+            plain || is_final_behind(upstream)
+        }
     };
     if early { Err(io::Error::other(Interruption::EarlyResponse)) } else { Ok(()) }
 }
 
-/// Whether a final answer stands behind informational ones.
+/// Whether a final answer, or something that is none, stands behind informational ones and empty lines.
 #[inline(never)]
 fn is_final_behind(upstream: &TcpStream) -> bool {
     let mut start = [0; LOOK_BYTES];
     let Peek::Bytes(n) = peek(upstream, &mut start) else { return false };
-    let behind = &start[informational::whole(&start[..n])..n];
+    let behind = informational::past_empty_lines(&start[informational::whole(&start[..n])..n]);
     behind.len() >= ENOUGH && !informational::begins(behind)
 }
 
-/// Whether it is time to look up from an answer's head: its pieces may come without a pause, for ever.
-pub(super) fn is_to_look_up() -> bool {
-    let due = |call: &mut Call| {
-        let begun = call.in_head && call.answered;
-        begun && {
-            let now = Instant::now();
-            let due = now - *call.looked_up.get_or_insert(now) >= IO_TICK;
-            call.looked_up = if due { Some(now) } else { call.looked_up };
-            due
+/// The client, when it is time to look up from an answer's head: its pieces may come without a pause, for ever.
+/// That counts as a wait.
+pub(super) fn to_look_up() -> Option<Arc<TcpStream>> {
+    with(|call| {
+        if !call.in_head || !call.answered {
+            return None;
         }
-    };
-    with(due).unwrap_or(false)
+        let now = Instant::now();
+        if now - *call.looked_up.get_or_insert(now) < IO_TICK {
+            return None;
+        }
+        call.looked_up = Some(now);
+        call.seat.tick();
+        Some(Arc::clone(&call.client))
+    })
+    .flatten()
 }
 
 /// Before more of a response is read: the HTTP client would go through trailers without an end.

@@ -12,7 +12,7 @@ use crate::http::{BodyError, CopyError, Exchange, Framing, HttpError, Length, Me
 use crate::supervisor::{InFlight, NotReady, State, Supervisor};
 use std::io::{self, ErrorKind, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ureq::http::{self, HeaderValue, Request, StatusCode};
 use ureq::{Body, SendBody};
 
@@ -105,6 +105,8 @@ impl Relay {
                     // Only this is reported: a server that accepts and says nothing may have its
                     // reasons with this client, and others should not wait for that.
                     self.supervisor.report_dead(generation);
+                    // What is said here may be taken slowly, and is of no life.
+                    drop(flight);
                     return self.hold(exchange, State::Starting);
                 }
                 Err(Failure::Repeatable(error)) => {
@@ -203,7 +205,8 @@ impl Relay {
                 let Some(upstream) = call.upstream() else {
                     return Err(Failure::Final(HttpError::internal()));
                 };
-                raw::relay(exchange, &upstream).map_err(|e| e.map_or(Failure::Gone, Failure::Final))
+                let deadline = timeout.map(|timeout| Instant::now() + timeout);
+                raw::relay(exchange, &upstream, deadline).map_err(|e| e.map_or(Failure::Gone, Failure::Final))
             }
             Err(error) => Err(classify(&call, error, repeatable)),
         }
@@ -245,7 +248,7 @@ fn respond(
             looked = Some(body.read(&mut first).map_err(|error| broken(&error))?);
         }
     }
-    if fields.get("content-type").is_some_and(|t| t.as_bytes().starts_with(b"text/event-stream")) {
+    if fields.get("content-type").is_some_and(|t| is_event_stream(t.as_bytes())) {
         call.end_with(exchange.stopping());
     }
     let mut head = exchange.begin(parts.status.as_u16());
@@ -279,6 +282,11 @@ fn respond(
         }
         Err(CopyError::Read(error)) => Err(broken(&error)),
     }
+}
+
+fn is_event_stream(media_type: &[u8]) -> bool {
+    const NAME: &[u8] = b"text/event-stream";
+    media_type.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME))
 }
 
 /// What an error in the middle of a response means.

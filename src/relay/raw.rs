@@ -1,10 +1,11 @@
 //! A response read from a raw connection, past the HTTP client: one that arrives while the request's
 //! body is still being sent (413, 401, …), or the answer to an upgrade. Both connections end with it.
-use super::forward::bad_gateway;
+use super::call::Interruption;
+use super::forward::{bad_gateway, timed_out};
+use super::upstream::{look_up, wait_for};
 use super::{headers, informational};
 use crate::http::{
-    CopyError, Decoder, Exchange, HttpError, IO_TICK, Length, Readiness, ResponseHead, Seat, peer_gone,
-    read_response_head, wait,
+    CopyError, Decoder, Exchange, HttpError, IO_TICK, Length, ResponseHead, Seat, read_response_head,
 };
 use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
@@ -16,6 +17,8 @@ struct Raw<'u> {
     upstream: &'u TcpStream,
     client: &'u TcpStream,
     seat: Seat,
+    /// When the answer is to have begun.
+    deadline: Option<Instant>,
     buffer: Vec<u8>,
 }
 
@@ -32,9 +35,7 @@ impl Raw<'_> {
         loop {
             match upstream.read(out) {
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                    if wait(upstream, false, Some(self.client), self.seat.tick())? == Readiness::PeerGone {
-                        return Err(ErrorKind::ConnectionAborted.into());
-                    }
+                    wait_for(upstream, false, Some(self.client), self.seat.tick(), self.deadline)?;
                 }
                 result => return result,
             }
@@ -119,42 +120,50 @@ fn failed(what: &str) -> Option<HttpError> {
     Some(bad_gateway("upstream_failed", &format!("the wrapped server failed: {what}")))
 }
 
-/// Reads the head of the final answer; `Err(None)` when the client has gone.
+/// Reads the head of the final answer, which is to be there by then; `Err(None)` when the client has gone.
 pub(super) fn read_answer<'u>(
     upstream: &'u TcpStream,
     client: &'u TcpStream,
     seat: &Seat,
+    deadline: Option<Instant>,
 ) -> Result<Answer<'u>, Option<HttpError>> {
-    let mut raw = Raw { upstream, client, seat: seat.clone(), buffer: Vec::new() };
+    let mut raw = Raw { upstream, client, seat: seat.clone(), deadline, buffer: Vec::new() };
     let (mut informational, mut looked_up) = (0, Instant::now());
     loop {
         if looked_up.elapsed() >= IO_TICK {
             looked_up = Instant::now();
             seat.tick();
-            if peer_gone(client) {
-                return Err(None);
-            }
+            look_up(client, deadline).map_err(|error| ended(&error))?;
         }
-        match read_response_head(&raw.buffer).map_err(failed)? {
-            Some(head) if head.status < 200 && head.status != 101 => {
-                raw.buffer.drain(..head.bytes);
-                informational::count(&mut informational, head.bytes).map_err(|e| failed(&e.to_string()))?;
-            }
-            Some(head) => return Ok(Answer { head, raw }),
-            None => match raw.fill() {
-                Ok(0) => return Err(failed("it closed the connection without an answer")),
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionAborted => return Err(None),
-                Err(error) => return Err(failed(&error.to_string())),
-            },
+        let dropped = raw.buffer.drain(..informational::whole(&raw.buffer)).len();
+        informational::count(&mut informational, dropped).map_err(|error| ended(&error))?;
+        if let Some(head) = read_response_head(&raw.buffer).map_err(failed)? {
+            raw.deadline = None;
+            return Ok(Answer { head, raw });
+        }
+        if raw.fill().map_err(|error| ended(&error))? == 0 {
+            return Err(failed("it closed the connection without an answer"));
         }
     }
 }
 
+/// What an error means: none of ours when the client has gone.
+fn ended(error: &io::Error) -> Option<HttpError> {
+    match Interruption::of(error) {
+        Some(Interruption::ClientGone) => None,
+        _ if error.kind() == ErrorKind::TimedOut => Some(timed_out()),
+        _ => failed(&error.to_string()),
+    }
+}
+
 /// Passes an early response on; `Err(None)` when the client has gone.
-pub(super) fn relay(exchange: &mut Exchange<'_>, upstream: &TcpStream) -> Result<(), Option<HttpError>> {
+pub(super) fn relay(
+    exchange: &mut Exchange<'_>,
+    upstream: &TcpStream,
+    deadline: Option<Instant>,
+) -> Result<(), Option<HttpError>> {
     let client = Arc::clone(exchange.client());
-    let answer = read_answer(upstream, &client, exchange.seat())?;
+    let answer = read_answer(upstream, &client, exchange.seat(), deadline)?;
     if answer.switches() {
         return Err(failed("it switched protocols without being asked"));
     }
@@ -187,7 +196,6 @@ pub(super) fn pass_on(
     match copied {
         Ok(()) => writer.finish().map_err(|_| None),
         Err(CopyError::Write(_)) => Err(None),
-        Err(CopyError::Read(error)) if error.kind() == ErrorKind::ConnectionAborted => Err(None),
-        Err(CopyError::Read(error)) => Err(failed(&error.to_string())),
+        Err(CopyError::Read(error)) => Err(ended(&error)),
     }
 }

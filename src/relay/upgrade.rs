@@ -33,8 +33,9 @@ pub(super) fn serve(
     let upstream = connect(flight.upstream, life, wait).map_err(|error| ended(error, true))?;
     let repeatable = exchange.head().method().is_repeatable();
     (&upstream).write_all(&request(exchange)).map_err(|error| ended(error, repeatable))?;
-    wait_for_answer(&upstream, &client, deadline()).map_err(|error| ended(error, repeatable))?;
-    let answer = raw::read_answer(&upstream, &client, exchange.seat())
+    let answering = deadline();
+    wait_for_answer(&upstream, &client, answering).map_err(|error| ended(error, repeatable))?;
+    let answer = raw::read_answer(&upstream, &client, exchange.seat(), answering)
         .map_err(|e| e.map_or(Failure::Gone, Failure::Final))?;
     if !answer.switches() {
         let passed_on = raw::pass_on(exchange, answer, Reset::Fault);

@@ -142,13 +142,9 @@ pub(super) fn wait_for(
     }
 }
 
-/// Does what a wait would have done, beside an answer that leaves none.
-fn look_up(deadline: Option<Instant>) -> io::Result<()> {
-    let client = call::with(|call| {
-        call.seat.tick();
-        Arc::clone(&call.client)
-    });
-    if client.is_some_and(|client| peer_gone(&client)) {
+/// Looks for what a wait would have told, beside an answer that leaves none.
+pub(super) fn look_up(client: &TcpStream, deadline: Option<Instant>) -> io::Result<()> {
+    if peer_gone(client) {
         return Err(io::Error::other(Interruption::ClientGone));
     }
     if deadline.is_some_and(|at| Instant::now() >= at) {
@@ -209,8 +205,8 @@ impl UpstreamTransport {
             return Err(io::Error::other("a line of the wrapped server's answer is too long"));
         }
         call::check_form()?;
-        if call::is_to_look_up() {
-            look_up(deadline)?;
+        if let Some(client) = call::to_look_up() {
+            look_up(&client, deadline)?;
         }
         loop {
             call::check_ending()?;

@@ -415,9 +415,7 @@ fn files_are_revalidated_and_served_in_parts() {
             200,
         ),
         ("If-None-Match: \"x\"\r\nIf-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT", 200),
-        ("Range: bytes=0-1\r\nIf-Range: Sun, 06 Nov 1994 08:49:37 GMT", 206),
-        ("Range: bytes=0-1\r\nIf-Range: Sun, 06 Nov 1994 08:49:38 GMT", 200),
-        ("Range: bytes=0-1\r\nIf-Range: Sun, 06 Nov 1994 08:49:36 GMT", 200),
+        ("Range: bytes=0-1\r\nIf-Range: Sun, 06 Nov 1994 08:49:37 GMT", 200),
     ] {
         for method in ["GET", "HEAD"] {
             let status = if (method, status) == ("HEAD", 206) { 200 } else { status };

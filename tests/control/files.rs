@@ -112,8 +112,8 @@ fn ranges_of_a_file() {
         ("Range: bytes=2-4\r\nIf-Range: \"x\"", whole),
         ("Range: bytes=99-\r\nIf-Range: \"x\"", whole),
         ("Range: bytes=2-4\r\nIf-Range: Sun, 06 Nov 1994 08:49:37 GMT", whole),
-        (&format!("Range: bytes=2-4\r\nIf-Range: {modified}"), (206, "234", Some("bytes 2-4/10"))),
-        (&format!("Range: bytes=2-4\r\nIf-Range: {}", modified.replace("20", "30")), whole),
+        // Another version may have that date.
+        (&format!("Range: bytes=2-4\r\nIf-Range: {modified}"), whole),
     ] {
         let answer = server.get("/_frag/files/f", &format!("{fields}\r\n"));
         let body = if answer.status == 416 { String::new() } else { answer.body_text() };

@@ -2,7 +2,7 @@
 
 use crate::binary::client::{Client, End};
 use crate::binary::tunnel::{cpu_time_in_silence, threads};
-use crate::binary::{IDLE, Server, eventually, unused_port};
+use crate::binary::{IDLE, Server, eventually, ok, play, unused_port};
 use crate::common;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -429,26 +429,29 @@ fn a_standard_error_that_nobody_reads_keeps_nobody_from_being_let_in() {
 
 #[test]
 fn a_line_that_is_cut_is_a_line_of_its_own() {
-    let server = Server::start(IDLE, unused_port(), &["--access-log", "all", "--log-format", "json"]);
+    let flags = ["--access-log", "control", "--log-format", "json"];
+    let (server, listener) = Server::with_backend(&flags);
+    play(listener, |_| ok(b"fine"));
     let pipe = std::fs::File::options().write(true).open(format!("/proc/{}/fd/2", server.pid())).unwrap();
-    // Two pages: one for short lines, one for as much of a long one as is written at once.
-    fcntl(&pipe, FcntlArg::F_SETPIPE_SZ(8192)).unwrap();
+    // A page: as much of a long line as is written at once.
+    fcntl(&pipe, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
     let log = std::sync::Arc::clone(&server.log);
-    eventually("the log is quiet", || log.lock().unwrap().contains("started process"));
+    eventually("all is read", || log.lock().unwrap().contains("started process"));
     let stalled = log.lock().unwrap();
     let mut client = Client::new(server.address);
-    // A line is written, or lost, before the next request of its connection is looked at. Who reads them has
-    // the first one, and waits.
-    for _ in 0..12 {
-        client.get("/_frag/short");
-    }
+    // A line is written, or lost, before the next request of its connection is looked at; that of `/` has none.
+    let mut say = |path: &str| {
+        assert_eq!(client.get(&format!("/_frag/{path}")).status, 404);
+        assert_eq!(client.get("/").status, 200);
+    };
+    say("first");
+    eventually("who reads has that, and waits", || !can_be_read(&pipe, 1));
     // Each of these takes two bytes in JSON.
-    client.get(&format!("/_frag/{}", "\\".repeat(2040)));
-    client.get("/_frag/short");
+    say(&"\\".repeat(2040));
     drop(stalled);
     let lines = || log.lock().unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
     eventually("the next one is there", || {
-        client.get("/_frag/next");
+        say("next");
         lines().iter().any(|line| line.contains("/_frag/next"))
     });
     let lines = lines();

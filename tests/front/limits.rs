@@ -167,6 +167,32 @@ fn over_the_connection_bound_the_longest_waiting_one_closes() {
 }
 
 #[test]
+fn who_fills_the_public_port_does_not_fill_the_control_listener() {
+    let flags = ["--max-connections", "3", "--control", "127.0.0.1:0"];
+    let (server, listener) = Server::with_backend(&flags);
+    let arrived = black_hole(listener);
+    let mut busy = Vec::new();
+    for _ in 0..3 {
+        let mut client = Client::new(server.address);
+        client.request("GET", "/", "");
+        busy.push((client, arrived.recv_timeout(binary::PATIENCE).unwrap()));
+    }
+    assert_eq!(Client::new(server.address).response("GET").status, 503);
+    let mut control: Vec<_> = (0..32).map(|_| Client::new(server.control.unwrap())).collect();
+    let mut all_answer = || {
+        for client in &mut control {
+            client.send("GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            assert_eq!(client.response("GET").status, 200);
+        }
+    };
+    all_answer();
+    assert_eq!(Client::new(server.address).response("GET").status, 503);
+    // Nor did they make room for that one.
+    all_answer();
+    assert!(!busy.iter().any(|(client, _)| client.has_data()));
+}
+
+#[test]
 fn with_all_connections_busy_the_next_is_refused_until_one_is_done() {
     let (server, listener) = Server::with_backend(&["--max-connections", "3"]);
     let arrived = black_hole(listener);
@@ -261,6 +287,35 @@ fn what_is_cut_in_the_middle_of_a_body_without_a_length_does_not_look_complete()
 }
 
 #[test]
+fn a_transfer_that_nothing_holds_up_makes_room_too() {
+    let (server, listener) = Server::with_backend(&["--max-streams", "1"]);
+    let arrived = black_hole(listener);
+    let mut endless = Client::new(server.address);
+    endless.send("GET / HTTP/1.0\r\n\r\n");
+    let mut answer = arrived.recv_timeout(binary::PATIENCE).unwrap();
+    std::thread::spawn(move || {
+        answer.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        while answer.write_all(&[b'x'; 64 * 1024]).is_ok() {}
+    });
+    let reader = std::thread::spawn(move || {
+        loop {
+            endless.buffer.clear();
+            if let Some(end) = endless.fill() {
+                return end;
+            }
+        }
+    });
+    let streams = || server.get("/_frag/metrics", "").body_text().contains("\nfrag_http_streams 1\n");
+    eventually("it is a stream", streams);
+    let mut second = Client::new(server.address);
+    second.request("GET", "/", "");
+    let mut answer = arrived.recv_timeout(binary::PATIENCE).unwrap();
+    assert_eq!(reader.join().unwrap(), End::Reset);
+    answer.write_all(&ok(b"fine")).unwrap();
+    assert_eq!(second.response("GET").body_text(), "fine");
+}
+
+#[test]
 fn a_crowd_that_waits_for_the_app_has_more_than_a_quarter_of_the_streams_only_if_it_lasts() {
     let flags = ["--max-streams", "8", "--threads-min", "1", "--threads-max", "2"];
     let (server, listener) = Server::with_backend(&flags);
@@ -318,7 +373,7 @@ fn slow_clients_have_a_quarter_of_the_streams_and_who_waits_for_the_app_is_not_c
     assert!(!pause(&slowest.stream, Duration::from_millis(600)), "two fit");
     let (newcomer, _newcomer) = slow(1);
     assert!(matches!(slowest.end(), End::Closed | End::Reset), "the slowest is cut");
-    assert!(slowest.buffer.is_empty());
+    assert!(String::from_utf8_lossy(&slowest.buffer).starts_with("HTTP/1.1 503 "), "and told why");
     assert!(!pause(&newcomer.stream, Duration::from_millis(600)) && !faster.has_data(), "two stay");
     faster.send(vec![b'x'; 50_000]);
     answer.write_all(&ok(b"fine")).unwrap();

@@ -144,12 +144,12 @@ fn there_are_so_many_tunnels_and_no_more() {
 
 #[test]
 fn one_that_the_wrapped_server_has_ended_waits_for_its_client_no_longer_than_an_idle_connection() {
-    let (server, listener) = Server::with_backend(&["--max-streams", "1", "--idle-timeout", "3s"]);
+    let (server, listener) = Server::with_backend(&["--max-streams", "1", "--idle-timeout", "4s"]);
     let (mut client, mut wire) = open(&server, &listener);
     wire.stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(client.end(), End::Closed);
     // As long as the client speaks, it is heard.
-    wire.stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    wire.stream.set_read_timeout(Some(Duration::from_millis(2500))).unwrap();
     for _ in 0..2 {
         assert_eq!(wire.stream.read(&mut [0; 64]).unwrap_err().kind(), ErrorKind::WouldBlock);
         client.send("word");
