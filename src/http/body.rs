@@ -260,9 +260,9 @@ impl BodyReader<'_> {
 /// A step of reading: counts it for the seat and holds the client to its minimum rate. How long the next
 /// may take.
 fn pace(seat: &Seat, rate: &mut MinimumRate, moved: usize, waited: Duration) -> io::Result<Duration> {
-    let tick = seat.step(moved, waited);
     if seat.is_cut() {
         return Err(BodyError::Cut.into());
     }
+    let tick = seat.step(moved, waited);
     if rate.step(moved, waited) { Ok(tick) } else { Err(BodyError::TooSlow.into()) }
 }

@@ -36,8 +36,9 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        // In this order: in between one counts that does not, rather than the other way round.
         self.0.control_connections.fetch_sub(usize::from(self.1 == Role::Control), Ordering::Relaxed);
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

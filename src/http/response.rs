@@ -380,10 +380,10 @@ impl ResponseWriter<'_> {
 
 /// A step towards the client; the last one it gets when it is too slow. How long the next may take.
 fn step(seat: &Seat, rate: &mut MinimumRate, moved: usize, waited: Duration) -> io::Result<Duration> {
-    let tick = seat.step(moved, waited);
     if seat.is_cut() {
         return Err(io::ErrorKind::ConnectionAborted.into());
     }
+    let tick = seat.step(moved, waited);
     if rate.step(moved, waited) { Ok(tick) } else { Err(io::ErrorKind::TimedOut.into()) }
 }
 

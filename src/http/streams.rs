@@ -229,13 +229,14 @@ impl Streams {
     ///
     /// Never the newcomer: it had no time to show how fast it is.
     fn make_room(&self, newcomer: u64) {
-        let full = self.stats.streams.load(Ordering::Relaxed) > self.max;
+        let full = |going: usize| self.stats.streams.load(Ordering::Relaxed).saturating_sub(going) > self.max;
         let share = self.max.div_ceil(4);
-        if !full && self.for_clients.load(Ordering::Relaxed) <= share {
+        if !full(0) && self.for_clients.load(Ordering::Relaxed) <= share {
             return;
         }
         let mut slow = lock(&self.slow);
         // Those that were cut and have not ended yet do not count again.
+        let full = full(slow.values().filter(|s| s.pace.is_cut()).count());
         let theirs = slow.values().filter(|s| !s.spared && s.pace.waits_for_client()).count();
         if !full && theirs <= share {
             return;
@@ -326,9 +327,10 @@ mod tests {
         assert_eq!(cut(&pairs), [false; 3], "one slow client is within its quarter");
         pairs.push(admit(&streams, 1 << 20, true));
         assert_eq!(cut(&pairs), [false, false, true, false]);
-        // All four places are taken now, by one that was cut.
         pairs.push(admit(&streams, 0, false));
-        assert_eq!(cut(&pairs), [false, false, true, true, false], "the newcomer makes no room itself");
+        assert_eq!(cut(&pairs), [false, false, true, false, false], "the one that was cut makes room for it");
+        pairs.push(admit(&streams, 0, false));
+        assert_eq!(cut(&pairs), [false, false, true, true, false, false], "it makes no room itself");
         pairs.push(admit(&streams, 0, false));
         assert_eq!(cut(&pairs)[..2].iter().filter(|cut| **cut).count(), 1);
     }

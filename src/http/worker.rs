@@ -86,6 +86,7 @@ impl Worker {
             let next = match next {
                 // At its very end: its client is no longer listened to.
                 Next::Keep if self.seat.is_cut() => Next::Close,
+                Next::Hold(_) if self.seat.is_cut() => Next::Gone,
                 next => next,
             };
             match next {

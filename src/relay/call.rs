@@ -79,7 +79,7 @@ pub(super) struct Call {
 
 /// Bytes of an answer that tell whether it is informational.
 const ENOUGH: usize = 10;
-/// So far a final answer is looked for behind informational ones while the request is being sent.
+/// As far as the first look for a final answer behind informational ones goes, while the request is being sent.
 const LOOK_BYTES: usize = 4 * 1024;
 
 thread_local! {
@@ -105,6 +105,7 @@ pub(super) fn consumed(bytes: &[u8]) {
 
 /// Whether this is the head of a response that has no body, whatever its fields say.
 fn is_bodiless(head: &[u8]) -> bool {
+    let head = informational::past_empty_lines(head);
     head.starts_with(b"HTTP/1.") && matches!(head.get(9..12), Some(b"204" | b"304"))
 }
 
@@ -155,12 +156,20 @@ pub(super) fn check_early(upstream: &TcpStream) -> io::Result<()> {
 }
 
 /// Whether a final answer, or something that is none, stands behind informational ones and empty lines.
-#[inline(never)]
 fn is_final_behind(upstream: &TcpStream) -> bool {
-    let mut start = [0; LOOK_BYTES];
-    let Peek::Bytes(n) = peek(upstream, &mut start) else { return false };
-    let behind = informational::past_empty_lines(&start[informational::whole(&start[..n])..n]);
-    behind.len() >= ENOUGH && !informational::begins(behind)
+    for most in [LOOK_BYTES, informational::BYTES_MAX] {
+        let mut start = vec![0; most];
+        let Peek::Bytes(n) = peek(upstream, &mut start) else { return false };
+        let behind = informational::past_empty_lines(&start[informational::whole(&start[..n])..n]);
+        if behind.len() >= ENOUGH && !informational::begins(behind) {
+            return true;
+        }
+        if n < most {
+            return false;
+        }
+    }
+    // More than they may have in all is the end of it, too.
+    true
 }
 
 /// The client, when it is time to look up from an answer's head: its pieces may come without a pause, for ever.

@@ -4,7 +4,7 @@ use crate::http::response_head_length;
 use std::io;
 
 /// Bytes of all that come before one final answer.
-const BYTES_MAX: usize = 64 * 1024;
+pub(super) const BYTES_MAX: usize = 64 * 1024;
 
 /// What follows empty lines.
 pub(super) fn past_empty_lines(bytes: &[u8]) -> &[u8] {

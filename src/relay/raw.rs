@@ -135,7 +135,9 @@ pub(super) fn read_answer<'u>(
             seat.tick();
             look_up(client, deadline).map_err(|error| ended(&error))?;
         }
-        let dropped = raw.buffer.drain(..informational::whole(&raw.buffer)).len();
+        let whole = informational::whole(&raw.buffer);
+        let rest = informational::past_empty_lines(&raw.buffer[whole..]).len();
+        let dropped = raw.buffer.drain(..raw.buffer.len() - rest).len();
         informational::count(&mut informational, dropped).map_err(|error| ended(&error))?;
         if let Some(head) = read_response_head(&raw.buffer).map_err(failed)? {
             raw.deadline = None;

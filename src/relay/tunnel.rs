@@ -153,7 +153,12 @@ pub(super) fn carry(
         };
         let moved = match turn(&mut up, &mut down, seat, &mut buffer, timeout) {
             Ok(0) if half && orphaned() => break,
-            Ok(0) if down.closed && !blocked && quiet_since.elapsed() >= linger => break,
+            Ok(0) if down.closed && quiet_since.elapsed() >= linger => {
+                if !blocked {
+                    break;
+                }
+                Err(Errno::ETIMEDOUT)
+            }
             Ok(0) => {
                 looks = if blocked && !buffer.is_grown() && orphaned() { looks + 1 } else { 0 };
                 buffer.shrink();

@@ -189,6 +189,11 @@ fn who_fills_the_public_port_does_not_fill_the_control_listener() {
     assert_eq!(Client::new(server.address).response("GET").status, 503);
     // Nor did they make room for that one.
     all_answer();
+    // One more counts, and has the place of the one that has waited longest.
+    let mut further = Client::new(server.control.unwrap());
+    assert_eq!(control[0].end(), End::Closed);
+    further.send("GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(further.response("GET").status, 200);
     assert!(!busy.iter().any(|(client, _)| client.has_data()));
 }
 

@@ -91,10 +91,30 @@ fn a_final_answer_behind_them_stops_the_body_of_its_request() {
     wire.head().unwrap();
     let mut sending = client.try_clone().unwrap();
     let sender = std::thread::spawn(move || sending.write_all(&vec![b'x'; BODY_BYTES]));
-    wire.write(&HINTS.repeat(3));
+    // More than a first look sees.
+    wire.write(&HINTS.repeat(100));
     wire.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno");
     let response = Response::parse(&read_to_end(&mut client), "POST");
     assert_eq!((response.status, response.body_text().as_str()), (413, "no"));
     assert!(sender.join().unwrap().is_err());
     assert!(peer_closed(&client));
+}
+
+#[test]
+fn behind_them_and_an_empty_line_an_answer_without_a_body_is_one() {
+    let (server, listener) = Server::with_backend(&[]);
+    let mut client = Client::new(server.address);
+    client.request("GET", "/", "");
+    let mut wire = Wire::accept(&listener);
+    wire.head().unwrap();
+    wire.write(HINTS);
+    wire.write(b"\r\nHTTP/1.1 204 No Content\r\n\r\n");
+    assert_eq!(client.response("GET").status, 204);
+    // What comes behind it late is nobody's answer.
+    wire.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil");
+    client.request("GET", "/", "");
+    let mut next = Wire::accept(&listener);
+    next.head().unwrap();
+    next.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine");
+    assert_eq!(client.response("GET").body_text(), "fine");
 }

@@ -4,7 +4,7 @@ use crate::binary::client::{Client, End};
 use crate::binary::tunnel::{SWITCH, UPGRADE, cpu_time_in_silence, open, open_echo, threads};
 use crate::binary::{IDLE, PATIENCE, Reserved, Server, Wire, eventually, ok};
 use crate::{binary, common};
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
@@ -162,6 +162,22 @@ fn one_that_the_wrapped_server_has_ended_waits_for_its_client_no_longer_than_an_
         server.get("/_frag/metrics", "").body_text().contains("frag_http_streams 0\n")
     });
     drop(client);
+}
+
+#[test]
+fn nor_does_it_wait_for_the_wrapped_server_to_take_the_rest() {
+    let (server, listener) = Server::with_backend(&["--max-streams", "1", "--idle-timeout", "1s"]);
+    let (mut client, wire) = open(&server, &listener);
+    wire.stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.end(), End::Closed);
+    client.stream.set_nonblocking(true).unwrap();
+    while client.stream.write(&[b'x'; 64 * 1024]).is_ok() {}
+    eventually("there is room", || {
+        server.get("/_frag/metrics", "").body_text().contains("frag_http_streams 0\n")
+    });
+    let mut rest = &wire.stream;
+    let error = std::io::copy(&mut rest, &mut std::io::sink()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "it does not look complete");
 }
 
 #[test]

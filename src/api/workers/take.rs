@@ -35,7 +35,7 @@ pub(super) fn json<T: DeserializeOwned>(exchange: &mut Exchange<'_>) -> Result<T
 
 /// Whether it is the body that is bad. Else it may be sent again as it is, and is refused as everywhere.
 fn is_bad(error: &BodyError) -> bool {
-    !matches!(error, BodyError::NoRoom | BodyError::TooSlow)
+    !matches!(error, BodyError::NoRoom | BodyError::Cut | BodyError::TooSlow)
 }
 
 /// `application/json`, or anything that ends in `+json`, whatever its parameters.
