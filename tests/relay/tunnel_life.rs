@@ -170,7 +170,7 @@ fn nor_does_it_wait_for_the_wrapped_server_to_take_the_rest() {
     let (mut client, wire) = open(&server, &listener);
     wire.stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(client.end(), End::Closed);
-    client.stream.set_nonblocking(true).unwrap();
+    client.stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     while client.stream.write(&[b'x'; 64 * 1024]).is_ok() {}
     eventually("there is room", || {
         server.get("/_frag/metrics", "").body_text().contains("frag_http_streams 0\n")
