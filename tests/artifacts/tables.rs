@@ -76,7 +76,10 @@ fn check_rows(server: &Server, rows: &[Row<'_>]) {
 
 #[test]
 fn a_front_end_leaves_the_api_as_it_is() {
-    let (server, _dir) = with_viewer(&["index.html", "a.txt"]);
+    let (server, _dir) = with_viewer(&["index.html", "a.txt", "status", "files", "openapi.json"]);
+    for path in ["/status", "/files", "/openapi.json"] {
+        assert_ne!(ask(&server, "GET", path, "", b"").body_text(), "a file", "{path}");
+    }
     let below = format!("/api/artifacts/{UNKNOWN}/more");
     let view = format!("/{UNKNOWN}");
     let mut rows: Vec<Row<'_>> = Vec::new();
@@ -204,6 +207,28 @@ fn pages_of_others_can_read_every_failure_of_the_api() {
     failure("POST", "/api/cleanup", b"", 500, TEXT, "Internal server error");
     rename_table(state.path(), "away", "artifacts");
     failure("GET", &item, b"", 404, JSON, r#"{"error":"Artifact not found or expired."}"#);
+}
+
+#[test]
+fn what_is_wrong_with_a_request_is_said_in_json() {
+    let server = start(&[]);
+    // What follows the request line and Host, and the text; all of them end there.
+    for (rest, text) in [
+        ("Content-Length: 10\r\n\r\n{", "The request body ended early."),
+        ("Transfer-Encoding: chunked\r\n\r\nzz\r\n", "A chunk size is missing."),
+        (
+            "Content-Length: 0\r\nX-Verified-User-Data: {\r\n\r\n",
+            "X-verified-user-data is not the JSON object it should be.",
+        ),
+    ] {
+        let mut client = Client::new(server.control.unwrap());
+        client.send(format!("POST /api/artifacts HTTP/1.1\r\nHost: localhost\r\n{rest}"));
+        client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let refused = client.response("POST");
+        assert_eq!((refused.status, refused.body_text()), (400, format!("{{\"error\":\"{text}\"}}")));
+        assert_eq!(refused.field("content-type").as_deref(), Some(JSON), "{text}");
+        check_safety(&refused, text);
+    }
 }
 
 #[test]
