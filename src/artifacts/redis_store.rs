@@ -167,14 +167,25 @@ impl Redis {
     }
 }
 
-/// Whether a connection is of no further use.
+/// Whether a connection is of no further use. One to a node that became a replica stays one to it, even if its
+/// name leads elsewhere by now.
 fn is_broken(error: &RedisError) -> bool {
-    error.is_io_error() || error.is_unrecoverable_error() || error.is_connection_dropped()
+    error.is_io_error()
+        || error.is_unrecoverable_error()
+        || error.is_connection_dropped()
+        || refuses(error, "READONLY")
+}
+
+/// Whether Redis refuses with this code. Before version 7 it stands in the text if a script met it.
+fn refuses(error: &RedisError, code: &str) -> bool {
+    let in_text = |text: &str| text.contains(&format!("-{code} "));
+    error.code() == Some(code) || error.detail().is_some_and(in_text)
 }
 
 fn failed(error: &RedisError) -> StoreError {
     match (error.code(), error.kind()) {
-        (Some("OOM"), _) => StoreError::Full,
+        _ if refuses(error, "OOM") => StoreError::Full,
+        _ if refuses(error, "READONLY") => StoreError::Unavailable(error.to_string()),
         (Some("ERR" | "WRONGTYPE"), _) | (_, ErrorKind::UnexpectedReturnType | ErrorKind::Parse) => {
             StoreError::Failed(error.to_string())
         }
@@ -269,6 +280,10 @@ mod tests {
     use crate::artifacts::tests::{PLENTY, SHORT, TestClock, conform};
     use crate::artifacts::{Artifacts, Payload};
     use crate::base::random::uuid_v4;
+    use std::collections::VecDeque;
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// An own set of keys at the address the tests were given; none without one.
     fn store(caps: Caps) -> Option<Redis> {
@@ -329,9 +344,95 @@ mod tests {
         }
     }
 
+    /// What a script that stores answers.
+    const STORED: &str = "*3\r\n:1\r\n:1\r\n:1";
+
+    /// Plays a Redis that answers scripts with these, one after the other; its address, and the number of
+    /// connections that were made.
+    fn played(answers: &[&str]) -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        let left: VecDeque<String> = answers.iter().map(ToString::to_string).collect();
+        let (left, made) = (Arc::new(Mutex::new(left)), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&made);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let left = Arc::clone(&left);
+                std::thread::spawn(move || {
+                    let mut stream = BufReader::new(stream.unwrap());
+                    while let Some(name) = command(&mut stream) {
+                        let answer = match &*name {
+                            "EVAL" => lock(&left).pop_front().unwrap(),
+                            "INFO" => "+cluster_enabled:0".to_owned(),
+                            _ => "+OK".to_owned(),
+                        };
+                        stream.get_mut().write_all(format!("{answer}\r\n").as_bytes()).unwrap();
+                    }
+                });
+            }
+        });
+        (url, made)
+    }
+
+    /// The name of the next command; none at the end.
+    fn command(stream: &mut BufReader<TcpStream>) -> Option<String> {
+        let mut line = String::new();
+        let mut number = |stream: &mut BufReader<TcpStream>| {
+            line.clear();
+            stream.read_line(&mut line).ok()?;
+            line.get(1..)?.trim_end().parse::<usize>().ok()
+        };
+        let mut words = Vec::new();
+        for _ in 0..number(stream)? {
+            let mut word = vec![0; number(stream)? + 2];
+            stream.read_exact(&mut word).ok()?;
+            words.push(word);
+        }
+        Some(String::from_utf8_lossy(words.first()?).trim_end().to_owned())
+    }
+
+    #[test]
+    fn a_kept_connection_to_what_became_a_replica_is_given_up() {
+        let moment = TestClock::new().ttl().moment();
+        for refusal in [
+            "-READONLY You can't write against a read only replica. script: f, on @user_script:1.",
+            "-ERR Error running script (call to f_1): @user_script:1: -READONLY You can't write against a read only replica.",
+            "-@user_script: 1: -READONLY You can't write against a read only replica.",
+        ] {
+            let (url, made) = played(&[STORED, refusal, STORED, refusal, refusal, STORED]);
+            let store = Redis::new(url, PLENTY);
+            for connections in [1, 2] {
+                assert_eq!(store.insert("a", "x".into(), &moment, SHORT), Ok(()), "{refusal}");
+                assert_eq!(made.load(Ordering::Relaxed), connections, "{refusal}");
+            }
+            // Where the name still leads there, it passes.
+            let error = store.insert("a", "x".into(), &moment, SHORT).unwrap_err();
+            assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+            assert_eq!(store.insert("a", "x".into(), &moment, SHORT), Ok(()), "{refusal}");
+            assert_eq!(made.load(Ordering::Relaxed), 4, "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_redis_without_memory_is_full_and_stays_connected() {
+        let moment = TestClock::new().ttl().moment();
+        let (url, made) = played(&[
+            "-OOM command not allowed when used memory > 'maxmemory'.",
+            "-ERR Error running script (call to f_1): @user_script:1: -OOM command not allowed when used memory > 'maxmemory'.",
+            "-ERR OOM is what this text speaks of",
+        ]);
+        let store = Redis::new(url, PLENTY);
+        for _ in 0..2 {
+            assert_eq!(store.insert("a", "x".into(), &moment, SHORT), Err(StoreError::Full));
+        }
+        assert!(matches!(store.insert("a", "x".into(), &moment, SHORT), Err(StoreError::Failed(_))));
+        assert_eq!(made.load(Ordering::Relaxed), 1);
+    }
+
     #[test]
     fn nobody_at_the_address_is_an_error_that_passes() {
-        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("redis://:hush@{}", silent.local_addr().unwrap());
         drop(silent);
         assert!(Redis::understands(&url));

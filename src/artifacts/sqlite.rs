@@ -301,6 +301,10 @@ mod tests {
         assert!(artifacts.replace(&third, payload(100), SHORT).unwrap().is_some());
         assert_eq!(artifacts.replace(&third, payload(101), SHORT), Err(StoreError::Full));
         assert_eq!(artifacts.counts(), Counts { rows: 1, bytes: 100 });
+        // So does a sweep that removes nothing.
+        delete(&third);
+        assert_eq!(artifacts.sweep(SHORT), Ok(0));
+        assert_eq!(artifacts.counts(), Counts::default());
     }
 
     #[test]

@@ -42,7 +42,7 @@ fn row(answer: &Response, keys: &[&str]) -> Vec<String> {
 const ROW: &[&str] = &["id", "payload", "created_at", "updated_at", "last_viewed_at", "expires_at"];
 
 /// What every answer of these routes carries.
-fn check_headers(answer: &Response, what: &str) {
+pub(crate) fn check_headers(answer: &Response, what: &str) {
     assert_eq!(answer.field("x-content-type-options").as_deref(), Some("nosniff"), "{what}");
     assert_eq!(answer.field("referrer-policy").as_deref(), Some("no-referrer"), "{what}");
     assert_eq!(answer.field("x-frame-options").as_deref(), Some("SAMEORIGIN"), "{what}");
@@ -73,6 +73,8 @@ fn every_route_and_method_has_its_answer() {
         ("POST", "/api/cleanup/", 200, JSON, r#"{"deleted":0}"#),
         ("GET", "/api/cleanup", 404, TEXT, "Not found"),
         ("DELETE", "/api/cleanup", 404, TEXT, "Not found"),
+        ("PUT", "/api/cleanup", 404, TEXT, "Not found"),
+        ("PATCH", "/api/cleanup", 404, TEXT, "Not found"),
         ("GET", &item, 404, JSON, GONE),
         ("GET", &upper, 404, JSON, GONE),
         ("GET", "/api/artifacts/x", 404, JSON, GONE),
@@ -84,14 +86,21 @@ fn every_route_and_method_has_its_answer() {
         ("BREW", &item, 405, JSON, METHOD),
         ("GET", &below, 404, TEXT, "Not found"),
         ("PUT", &below, 404, TEXT, "Not found"),
+        ("POST", &below, 404, TEXT, "Not found"),
+        ("DELETE", &below, 404, TEXT, "Not found"),
+        ("PATCH", &below, 404, TEXT, "Not found"),
         ("OPTIONS", "/api/artifacts", 204, "", ""),
         ("OPTIONS", &item, 204, "", ""),
+        ("OPTIONS", &below, 204, "", ""),
+        ("OPTIONS", "/api/cleanup", 204, "", ""),
         ("OPTIONS", "/api/nope", 204, "", ""),
         ("GET", "/api/nope", 404, TEXT, "Not found"),
         ("GET", "/api/Artifacts", 404, TEXT, "Not found"),
         ("POST", &view, 404, TEXT, "Not found"),
         ("OPTIONS", &view, 404, TEXT, "Not found"),
         ("DELETE", &view, 404, TEXT, "Not found"),
+        ("PUT", &view, 404, TEXT, "Not found"),
+        ("PATCH", &view, 404, TEXT, "Not found"),
         // As browsers would write it:
         ("GET", "/x/../api/./artifacts/%2e%2e/artifacts/x", 404, JSON, GONE),
         ("GET", "/api\\artifacts\\x", 404, JSON, GONE),
@@ -113,15 +122,17 @@ fn every_route_and_method_has_its_answer() {
             assert_eq!(answer.field("allow"), allow, "{what}");
             check_headers(&answer, &what);
         }
-        for (path, status) in [("/api/artifacts", 404), (&*item, 404), (&*view, 404)] {
+        for path in ["/api/artifacts", "/api/cleanup", "/api/nope", &item, &below, &view] {
             let answer = send(address, "HEAD", &format!("{prefix}{path}"), "", b"");
-            assert_eq!((answer.status, answer.body.len()), (status, 0), "HEAD {path}");
+            assert_eq!((answer.status, answer.body.len()), (404, 0), "HEAD {path}");
             assert_ne!(answer.field("content-length").unwrap(), "0", "HEAD {path}");
         }
         // Not ours by their path, so errors have the shape of everything else.
         for path in ["/api", "/api/", "//api//artifacts", "/API/artifacts", "//"] {
-            let answer = send(address, "GET", &format!("{prefix}{path}"), "", b"");
-            assert_eq!((answer.status, &*answer.code()), (404, "not_found"), "{path}");
+            for method in ["GET", "OPTIONS"] {
+                let answer = send(address, method, &format!("{prefix}{path}"), "", b"");
+                assert_eq!((answer.status, &*answer.code()), (404, "not_found"), "{method} {path}");
+            }
         }
     }
 }
@@ -145,7 +156,7 @@ fn an_artifact_goes_through_its_life() {
         assert!(is_timestamp(&created) && is_timestamp(&viewed) && is_timestamp(&expires), "{viewed}");
         assert!(viewed >= created && new_expires >= expires && expires[..10] > created[..10]);
         let put = send(address, "PUT", &item, "", &body("t\u{2028}w\"o</\u{7f}\u{1}"));
-        assert_eq!(put.status, 200);
+        assert_eq!((put.status, put.field("content-type").as_deref()), (200, Some(JSON)));
         check_headers(&put, "PUT");
         let [_, payload, still_created, updated, still_viewed, last_expires] =
             row(&put, ROW).try_into().unwrap();
@@ -162,16 +173,18 @@ fn an_artifact_goes_through_its_life() {
         }
         let deleted = send(address, "DELETE", &item, "", b"");
         assert_eq!((deleted.status, &*deleted.body_text()), (200, r#"{"deleted":true}"#));
+        assert_eq!(deleted.field("content-type").as_deref(), Some(JSON));
         check_headers(&deleted, "DELETE");
-        for method in ["GET", "PUT"] {
+        for (method, error) in [
+            ("GET", "Artifact not found or expired."),
+            ("PUT", "Artifact not found or expired."),
+            ("DELETE", "Artifact not found."),
+        ] {
             let gone = send(address, method, &item, "", &body("x"));
-            assert_eq!(
-                (gone.status, gone.body_text().as_str()),
-                (404, r#"{"error":"Artifact not found or expired."}"#)
-            );
+            assert_eq!((gone.status, gone.body_text()), (404, format!("{{\"error\":\"{error}\"}}")));
+            assert_eq!(gone.field("content-type").as_deref(), Some(JSON), "{method}");
+            check_headers(&gone, method);
         }
-        let gone = send(address, "DELETE", &item, "", b"");
-        assert_eq!((gone.status, gone.body_text().as_str()), (404, r#"{"error":"Artifact not found."}"#));
     }
 }
 
@@ -259,7 +272,15 @@ fn a_body_may_have_a_mebibyte_and_not_a_byte_more() {
         body
     };
     assert_eq!(send(control, "POST", "/api/artifacts", "", &padded(1_048_576)).status, 201);
+    let chunked =
+        |bytes: usize| [format!("{bytes:x}\r\n").as_bytes(), &padded(bytes), b"\r\n0\r\n\r\n"].concat();
+    let head = "POST /api/artifacts HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut client = Client::new(control);
+    client.send([head.as_bytes(), &chunked(1_048_576)].concat());
+    assert_eq!(client.response("POST").status, 201);
     let refused = |answer: Response| {
+        check_headers(&answer, "413");
+        assert_eq!(answer.field("content-type").as_deref(), Some(JSON));
         assert_eq!((answer.status, &*answer.body_text()), (413, r#"{"error":"Request body too large."}"#));
         assert_eq!(answer.field("connection").as_deref(), Some("close"));
     };
@@ -271,8 +292,7 @@ fn a_body_may_have_a_mebibyte_and_not_a_byte_more() {
     assert_eq!(client.end(), End::Closed);
     // Who does not is stopped.
     let mut client = Client::new(control);
-    client.send("POST /api/artifacts HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
-    client.send([&b"100001\r\n"[..], &padded(1_048_577), b"\r\n0\r\n\r\n"].concat());
+    client.send([head.as_bytes(), &chunked(1_048_577)].concat());
     refused(client.response("POST"));
 }
 

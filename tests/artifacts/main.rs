@@ -6,4 +6,6 @@ mod binary;
 mod crowds;
 mod links;
 mod stores;
+mod tables;
+mod times;
 mod views;

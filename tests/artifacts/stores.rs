@@ -3,12 +3,26 @@
 use crate::binary;
 use crate::binary::client::Client;
 use crate::binary::{IDLE, Response, Server, eventually, send, unused_port};
+use crate::links;
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Mutex;
+
+/// How the original server makes its database.
+pub(crate) const ORIGINAL: &str = "
+    PRAGMA journal_mode = WAL;
+    CREATE TABLE artifacts (
+        id TEXT PRIMARY KEY,
+        payload TEXT NOT NULL,
+        created_at TEXT NOT NULL DEFAULT (datetime('now')),
+        updated_at TEXT NOT NULL DEFAULT (datetime('now')),
+        last_viewed_at TEXT NOT NULL DEFAULT (datetime('now')),
+        expires_at TEXT NOT NULL
+    );
+    CREATE INDEX idx_artifacts_expires_at ON artifacts(expires_at);";
 
 fn start(state: &Path, flags: &[&str]) -> Server {
     let state = ["--control", "127.0.0.1:0", "--state-dir", state.to_str().unwrap()];
@@ -103,19 +117,10 @@ fn a_database_of_the_original_server_is_served() {
     let state = tempfile::tempdir().unwrap();
     let path = state.path().join("original.db");
     let original = rusqlite::Connection::open(&path).unwrap();
+    original.execute_batch(ORIGINAL).unwrap();
     original
         .execute_batch(
-            "PRAGMA journal_mode = WAL;
-             CREATE TABLE artifacts (
-                 id TEXT PRIMARY KEY,
-                 payload TEXT NOT NULL,
-                 created_at TEXT NOT NULL DEFAULT (datetime('now')),
-                 updated_at TEXT NOT NULL DEFAULT (datetime('now')),
-                 last_viewed_at TEXT NOT NULL DEFAULT (datetime('now')),
-                 expires_at TEXT NOT NULL
-             );
-             CREATE INDEX idx_artifacts_expires_at ON artifacts(expires_at);
-             INSERT INTO artifacts VALUES ('0b4f2c1e-9c7a-4d6b-8f21-3a5d7e9b1c0f', 'agent-render=v1.plain.e30',
+            "INSERT INTO artifacts VALUES ('0b4f2c1e-9c7a-4d6b-8f21-3a5d7e9b1c0f', 'agent-render=v1.plain.e30',
                  '2026-11-21T00:09:46.218Z', '2026-11-21T00:09:46.218Z', '2026-11-21T00:09:46.218Z',
                  '2999-01-01T00:00:00.000Z');
              INSERT INTO artifacts (id, payload, expires_at) VALUES ('old', 'x', '2001-01-01T00:00:00.000Z');
@@ -143,6 +148,39 @@ fn a_database_of_the_original_server_is_served() {
     assert_eq!(version, 0);
 }
 
+/// What a database consists of, in SQLite's words.
+fn layout(database: &rusqlite::Connection) -> Vec<String> {
+    let mut facts = Vec::new();
+    for sql in [
+        "SELECT type, name, tbl_name FROM sqlite_master ORDER BY name",
+        "SELECT * FROM pragma_table_xinfo('artifacts')",
+        "SELECT * FROM pragma_index_list('artifacts') ORDER BY name",
+        "SELECT * FROM pragma_index_xinfo('idx_artifacts_expires_at')",
+        "SELECT * FROM pragma_user_version",
+        "SELECT * FROM pragma_journal_mode",
+    ] {
+        let mut query = database.prepare(sql).unwrap();
+        let columns = query.column_count();
+        let mut rows = query.query([]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            facts.push(format!("{:?}", (0..columns).map(|n| row.get_ref(n).unwrap()).collect::<Vec<_>>()));
+        }
+    }
+    facts
+}
+
+#[test]
+fn a_database_we_make_is_laid_out_as_the_original_servers() {
+    let state = tempfile::tempdir().unwrap();
+    let server = start(state.path(), &[]);
+    create(&server, "x");
+    let open = |name: &str| rusqlite::Connection::open(state.path().join(name)).unwrap();
+    let (ours, original) = (open("artifacts.db"), open("original.db"));
+    original.execute_batch(ORIGINAL).unwrap();
+    assert_eq!(layout(&ours), layout(&original));
+    assert!(state.path().join("artifacts.db-wal").exists());
+}
+
 #[test]
 fn health_reads_the_table_and_failures_are_500() {
     let state = tempfile::tempdir().unwrap();
@@ -159,6 +197,7 @@ fn health_reads_the_table_and_failures_are_500() {
     }
     let item = format!("/api/artifacts/{id}");
     let stored = r#"{"error":"Failed to store artifact."}"#;
+    let (json, plain) = ("application/json; charset=utf-8", "text/plain; charset=utf-8");
     let body = br#"{"payload":"x"}"#;
     for (method, path, body, text) in [
         ("POST", "/api/artifacts", &body[..], stored),
@@ -169,6 +208,9 @@ fn health_reads_the_table_and_failures_are_500() {
     ] {
         let failed = send(control, method, path, "", body);
         assert_eq!((failed.status, &*failed.body_text()), (500, text), "{method} {path}");
+        let content_type = if text == stored { json } else { plain };
+        assert_eq!(failed.field("content-type").as_deref(), Some(content_type), "{method} {path}");
+        links::check_headers(&failed, &format!("{method} {path}"));
     }
     let page = send(control, "GET", &format!("/{id}"), "", b"");
     assert_eq!(page.status, 500);

@@ -298,7 +298,7 @@ fn files_have_their_types_and_rules() {
         let head = send(server.control.unwrap(), "HEAD", path, "", b"");
         assert_eq!((head.status, head.body.len()), (200, 0), "HEAD {path}");
         assert_eq!(head.field("content-length"), file.field("content-length"), "HEAD {path}");
-        for method in ["POST", "DELETE", "OPTIONS", "PUT"] {
+        for method in ["POST", "DELETE", "OPTIONS", "PUT", "PATCH"] {
             let refused = send(server.control.unwrap(), method, path, "", b"");
             assert_eq!(
                 (refused.status, &*refused.body_text()),

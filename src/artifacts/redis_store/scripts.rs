@@ -55,11 +55,14 @@ pub(super) const INSERT: &str = "
     redis.call('INCRBY', sum, bytes)
     return counts(1)";
 /// `ARGV`: as for INSERT up to the time. Where there is no memory for a new time, the old one stays.
+/// A replica has no new times either, but others' artifacts: it is not asked again.
 pub(super) const VIEW: &str = "
     local now_text, end_text, end_ms, ttl_ms = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
     if not alive() then return counts(0) end
     local set = redis.pcall('HSET', item, 'viewed', now_text, 'expires', end_text, 'end_ms', end_ms)
-    if type(set) ~= 'table' or not set.err then put_off(end_ms, ttl_ms) end
+    local refused = type(set) == 'table' and set.err
+    if refused and string.find(refused, 'READONLY', 1, true) then return set end
+    if not refused then put_off(end_ms, ttl_ms) end
     return counts(1, redis.call('HMGET', item, 'payload', 'created', 'updated', 'viewed', 'expires'))";
 /// `ARGV`: as for INSERT.
 pub(super) const REPLACE: &str = "

@@ -164,8 +164,7 @@ impl Writer {
             Work::Sweep { at, most } => {
                 let swept = self.sweep(&at.now_text(), *most)?;
                 if swept < *most {
-                    // Others may have changed the file.
-                    self.recount()?;
+                    self.recount_if_changed()?;
                 }
                 Ok(Ok(Done::Count(swept)))
             }
