@@ -17,6 +17,11 @@ use std::time::Duration;
 const CONNECT: Duration = Duration::from_secs(2);
 /// For an answer to come.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How often a cluster is asked again that moves what it has, or is down. (The crate's own bounds let a request
+/// wait for minutes.)
+const CLUSTER_RETRIES: u32 = 3;
+/// Milliseconds before each time, at least; at most twice as many.
+const CLUSTER_WAIT_MS: u64 = 50;
 /// Connections kept for the next call.
 const IDLE: usize = 16;
 /// Expired artifacts that one call removes.
@@ -83,6 +88,8 @@ impl Redis {
         let client = redis::cluster::ClusterClient::builder([&*self.url])
             .connection_timeout(CONNECT)
             .response_timeout(ANSWER)
+            .retries(CLUSTER_RETRIES)
+            .min_retry_wait(CLUSTER_WAIT_MS)
             .build()?;
         Ok(Box::new(client.get_connection()?))
     }
@@ -350,8 +357,13 @@ mod tests {
     /// Plays a Redis that answers scripts with these, one after the other; its address, and the number of
     /// connections that were made.
     fn played(answers: &[&str]) -> (String, Arc<AtomicUsize>) {
+        played_with("+cluster_enabled:0", answers)
+    }
+
+    fn played_with(facts: &'static str, answers: &[&str]) -> (String, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("redis://{}", listener.local_addr().unwrap());
+        let port = listener.local_addr().unwrap().port();
         let left: VecDeque<String> = answers.iter().map(ToString::to_string).collect();
         let (left, made) = (Arc::new(Mutex::new(left)), Arc::new(AtomicUsize::new(0)));
         let counted = Arc::clone(&made);
@@ -364,7 +376,12 @@ mod tests {
                     while let Some(name) = command(&mut stream) {
                         let answer = match &*name {
                             "EVAL" => lock(&left).pop_front().unwrap(),
-                            "INFO" => "+cluster_enabled:0".to_owned(),
+                            "INFO" => facts.to_owned(),
+                            // It has all the slots there are.
+                            "CLUSTER" => {
+                                let node = format!("*2\r\n$9\r\n127.0.0.1\r\n:{port}");
+                                format!("*1\r\n*3\r\n:0\r\n:16383\r\n{node}")
+                            }
                             _ => "+OK".to_owned(),
                         };
                         stream.get_mut().write_all(format!("{answer}\r\n").as_bytes()).unwrap();
@@ -412,6 +429,19 @@ mod tests {
             assert_eq!(store.insert("a", "x".into(), &moment, SHORT), Ok(()), "{refusal}");
             assert_eq!(made.load(Ordering::Relaxed), 4, "{refusal}");
         }
+    }
+
+    #[test]
+    fn a_cluster_that_is_down_is_asked_again_a_few_times() {
+        let moment = TestClock::new().ttl().moment();
+        let down = "-CLUSTERDOWN The cluster is down";
+        let (url, _) =
+            played_with("+cluster_enabled:1", &[down, down, STORED, down, down, down, down, STORED]);
+        let store = Redis::new(url, PLENTY);
+        assert_eq!(store.insert("a", "x".into(), &moment, SHORT), Ok(()));
+        let error = store.insert("a", "x".into(), &moment, SHORT).unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+        assert_eq!(store.insert("a", "x".into(), &moment, SHORT), Ok(()));
     }
 
     #[test]
