@@ -2,6 +2,7 @@
 use super::body::{BodyError, BodyReader, BodyState};
 use super::buffer::Buffer;
 use super::conn::{Attempts, Conn, Role};
+use super::copy_error::CopyError;
 use super::date::{DATE, date_field};
 use super::error::HttpError;
 use super::head::{Head, Method, Version};
@@ -9,7 +10,7 @@ use super::limits::{Limits, SMALL_BYTES};
 use super::meter::{Class, Record};
 use super::rate::MinimumRate;
 use super::request_id::{self, OwnId, REQUEST_ID};
-use super::response::{Body, CopyError, Delimiter, Progress, Response, ResponseWriter, field, status_line};
+use super::response::{Body, Delimiter, Progress, Response, ResponseWriter, field, status_line};
 use super::seat::Seat;
 use crate::base::stop::StopToken;
 use std::io::{self, Read};

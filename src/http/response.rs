@@ -1,6 +1,7 @@
 //! Responses: small ones as values, long ones through a writer that frames them for the client.
 use super::buffer::Buffer;
 use super::conn::Conn;
+use super::copy_error::CopyError;
 use super::date::date_field;
 use super::limits::CROWD_TICK;
 use super::rate::MinimumRate;
@@ -385,22 +386,4 @@ fn step(seat: &Seat, rate: &mut MinimumRate, moved: usize, waited: Duration) -> 
     }
     let tick = seat.step(moved, waited);
     if rate.step(moved, waited) { Ok(tick) } else { Err(io::ErrorKind::TimedOut.into()) }
-}
-
-/// Which side of a copy failed.
-#[derive(Debug)]
-pub enum CopyError {
-    /// The source.
-    Read(io::Error),
-    /// The client.
-    Write(io::Error),
-}
-
-impl CopyError {
-    /// The error, whichever side it came from.
-    pub fn into_io(self) -> io::Error {
-        match self {
-            CopyError::Read(error) | CopyError::Write(error) => error,
-        }
-    }
 }
