@@ -1,7 +1,7 @@
 //! Uploads and files below the root.
 use super::query::Query;
 use super::{Api, control};
-use crate::base::time::{http_date, parse_http_date, unix_ms};
+use crate::base::time::{http_date, unix_ms};
 use crate::files::{
     Conditions, Entry, FileError, Kind, OpenFile, RangeResult, RelativePath, UploadOptions, Versions,
     parse_range,
@@ -243,7 +243,7 @@ fn is_not_modified(head: &Head, open: &OpenFile) -> bool {
 fn is_unmodified_since(head: &Head, modified: SystemTime) -> bool {
     let mut values = head.get_all("if-modified-since");
     let (Some(value), None) = (values.next(), values.next()) else { return false };
-    let since = std::str::from_utf8(value).ok().and_then(parse_http_date);
+    let since = std::str::from_utf8(value).ok().and_then(|text| httpdate::parse_http_date(text).ok());
     since.is_some_and(|since| unix_ms(modified) / 1000 <= unix_ms(since) / 1000)
 }
 

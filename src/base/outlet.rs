@@ -38,8 +38,8 @@ fn is_one_file() -> bool {
 }
 
 /// Of a terminal, an open file of our own that never waits: unlike a pipe it has room, to its own word, where a
-/// single byte fits. None where the stream is something else, or cannot be
-/// opened anew, as without `/proc`: such a terminal can keep a writer waiting.
+/// single byte fits. None where the stream is something else, or cannot be opened anew, as without `/proc`: such
+/// a terminal can keep a writer waiting.
 fn terminal(stream: BorrowedFd<'_>) -> Option<&'static OwnedFd> {
     /// Of the standard streams, by number.
     static TERMINALS: [OnceLock<Option<OwnedFd>>; 3] = [const { OnceLock::new() }; 3];

@@ -200,8 +200,8 @@ impl Root {
     }
 }
 
-/// Opens one name without following a link: a link gives EXDEV, as one that leads out does. The descriptor is looked at, not the
-/// name once more, so that the answer stands even while names are being swapped.
+/// Opens one name without following a link: a link gives EXDEV, as one that leads out does. The descriptor is
+/// looked at, not the name once more, so that the answer stands even while names are being swapped.
 pub(super) fn open_name(directory: BorrowedFd<'_>, name: &OsStr, flags: OFlag) -> Result<OwnedFd, Errno> {
     let open = |flags| {
         openat(directory, name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())

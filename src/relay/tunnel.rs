@@ -128,7 +128,7 @@ impl<'s> Way<'s> {
 /// Carries bytes until both ways have ended, one side failed, or the server ends. What was read ahead of
 /// the switch goes first. Of a tunnel that is open one way only, or blocked, it is asked now and then whether
 /// it is `orphaned`: it may never end by itself. A blocked one gets some seconds for what is on its way. One
-/// that the wrapped server has ended is over when the client has said nothing for so long, either.
+/// that the wrapped server has ended is over after `linger` of silence.
 pub(super) fn carry(
     [client, upstream]: [&TcpStream; 2],
     seat: &Seat,

@@ -22,13 +22,19 @@ fn say_on(wire: &mut Wire, crumbs: &[u8], pause: Duration) -> bool {
     false
 }
 
-#[test]
-fn they_may_have_fields_of_their_own() {
-    let (server, listener) = Server::with_backend(&[]);
+/// A request that the wrapped server has read.
+fn asked(flags: &[&str], fields: &str) -> (Server, Client, Wire) {
+    let (server, listener) = Server::with_backend(flags);
     let mut client = Client::new(server.address);
-    client.request("GET", "/", "");
+    client.request("GET", "/", fields);
     let mut wire = Wire::accept(&listener);
     wire.head().unwrap();
+    (server, client, wire)
+}
+
+#[test]
+fn they_may_have_fields_of_their_own() {
+    let (_server, mut client, mut wire) = asked(&[], "");
     wire.write(b"HTTP/1.1 100 Continue\r\nDate: today\r\n\r\n\r\nHTTP/1.1 100 Con");
     wire.write(b"tinue\r\nTransfer-Encoding: odd\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let response = client.response("GET");
@@ -39,11 +45,7 @@ fn they_may_have_fields_of_their_own() {
 #[test]
 fn without_an_end_they_are_a_502() {
     for upgrade in ["", "Connection: Upgrade\r\nUpgrade: echo\r\n"] {
-        let (server, listener) = Server::with_backend(&[]);
-        let mut client = Client::new(server.address);
-        client.request("GET", "/", upgrade);
-        let mut wire = Wire::accept(&listener);
-        wire.head().unwrap();
+        let (_server, mut client, mut wire) = asked(&[], upgrade);
         assert!(say_on(&mut wire, &HINTS.repeat(10), Duration::ZERO), "{upgrade}");
         assert_eq!(client.response("GET").status, 502, "{upgrade}");
     }
@@ -52,11 +54,7 @@ fn without_an_end_they_are_a_502() {
 #[test]
 fn a_head_in_crumbs_does_not_hide_that_the_client_has_left() {
     for upgrade in ["", "Connection: Upgrade\r\nUpgrade: echo\r\n"] {
-        let (server, listener) = Server::with_backend(&[]);
-        let mut client = Client::new(server.address);
-        client.request("GET", "/", upgrade);
-        let mut wire = Wire::accept(&listener);
-        wire.head().unwrap();
+        let (_server, client, mut wire) = asked(&[], upgrade);
         wire.write(b"HTTP/1.1 200 OK\r\nX: ");
         drop(client);
         assert!(say_on(&mut wire, b"x", Duration::from_millis(2)), "{upgrade}");
