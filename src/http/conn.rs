@@ -118,6 +118,8 @@ pub(super) struct Conn {
     pub(super) weight: Weight,
     /// Its last request came soon after the one before: the next is likely to, too.
     pub(super) busy: bool,
+    /// Its client has taken an answer before without having been waited for.
+    pub(super) known: bool,
     _slot: Slot,
 }
 
@@ -132,6 +134,7 @@ impl Conn {
             hold: Hold::default(),
             weight: Weight::default(),
             busy: false,
+            known: false,
             _slot: slot,
         }
     }

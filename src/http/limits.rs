@@ -26,8 +26,8 @@ pub const WHOLE_BYTES: usize = 32 * 1024 * 1024;
 pub const SMALL_BYTES: usize = 64 * 1024;
 /// Complete requests waiting for a thread of a pool; above: 503.
 pub const QUEUE: usize = 2048;
-/// When more than this many wait, every other turn is the newest's.
-pub const QUEUE_CROWD: usize = 256;
+/// When more than this many wait, they are not served as they came (see `queue.rs`).
+pub const QUEUE_CROWD: usize = 64;
 /// Threads kept for control requests, whatever the relayed ones do.
 pub const CONTROL_THREADS: usize = 8;
 /// Connections to the control listener that do not count against the bound: the public one cannot fill it up.
@@ -48,6 +48,12 @@ pub const STREAM_AFTER: Duration = Duration::from_millis(250);
 /// The same for one that waits for the wrapped server while a quarter of all streams is taken: most of a crowd
 /// waits for its turn there, not for an answer that is long in coming, and needs no thread more for that.
 pub const STREAM_AFTER_IN_A_CROWD: Duration = Duration::from_secs(2);
+/// So long after a slow client was cut for others the front counts as overrun by such: the fewer requests
+/// are with the wrapped server then, the sooner it answers the one that is not theirs.
+pub const OVERRUN: Duration = Duration::from_secs(1);
+/// As long as it does, a pool has this part of its threads, and a request that waits for the wrapped server
+/// becomes a stream after this part of the time.
+pub const OVERRUN_PART: u32 = 4;
 /// A step of a body that took this long was a wait for the client.
 pub const WAITED: Duration = Duration::from_millis(1);
 /// How often a waiting request that still has a pool thread looks whether others need it more.

@@ -2,7 +2,7 @@
 use super::conn::Conn;
 use super::door::Door;
 use super::exchange::Service;
-use super::limits::Limits;
+use super::limits::{Limits, OVERRUN_PART};
 use super::meter::Stats;
 use super::queue::Queue;
 use super::seat::{Crew, Seat};
@@ -84,7 +84,8 @@ impl Pool {
     /// Queues a connection with a complete head; gives it back when the queue is full.
     #[allow(clippy::result_large_err, reason = "what is given back is the connection itself")]
     pub(super) fn submit(self: &Arc<Self>, conn: Conn) -> Result<(), Conn> {
-        self.queue.push(conn)?;
+        let known = conn.known;
+        self.queue.push(conn, known)?;
         self.surplus.note(self.spare.fetch_sub(1, Ordering::SeqCst) - 1);
         self.grow();
         Ok(())
@@ -131,6 +132,8 @@ impl Pool {
     /// The calling thread has served a connection: it counts as waiting again, or is to end.
     pub(super) fn wants_again(self: &Arc<Self>) -> bool {
         self.spare.fetch_add(1, Ordering::SeqCst);
+        // There may be more of them than when the last request came.
+        self.grow();
         !(self.surplus.should_leave(self.started.elapsed()) && self.dismiss())
     }
 
@@ -156,7 +159,15 @@ impl Pool {
 
     /// There can be no more threads.
     pub(super) fn is_full(&self) -> bool {
-        self.threads.load(Ordering::SeqCst) >= self.max
+        self.threads.load(Ordering::SeqCst) >= self.max()
+    }
+
+    /// How many threads there may be now.
+    fn max(&self) -> usize {
+        if !self.is_control() && self.shared.streams.are_overrun() {
+            return (self.max / OVERRUN_PART as usize).max(self.min);
+        }
+        self.max
     }
 
     fn add_thread(self: &Arc<Self>) -> io::Result<()> {
@@ -175,7 +186,7 @@ impl Pool {
 
     /// Counts the calling (or coming) thread, unless there are enough.
     pub(super) fn enter(&self) -> bool {
-        let room = |now| (now < self.max).then_some(now + 1);
+        let room = |now| (now < self.max()).then_some(now + 1);
         let entered = self.threads.fetch_update(Ordering::SeqCst, Ordering::SeqCst, room).is_ok();
         if entered {
             self.shared.stats.threads.fetch_add(1, Ordering::Relaxed);
@@ -246,5 +257,67 @@ impl Shared {
     pub(super) fn is_control(&self, conn: &Conn) -> bool {
         let mut words = conn.buffer.split(|&b| b == b' ' || b == b'\r');
         words.nth(1).is_some_and(|target| self.service.is_control(conn.role, target))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::exchange::{Exchange, Served};
+    use super::super::streams::{Pace, Stream};
+    use super::super::{HttpError, Role};
+    use super::*;
+    use std::sync::Weak;
+
+    struct Nothing;
+
+    impl Service for Nothing {
+        fn serve(&self, _: &mut Exchange<'_>) -> Result<Served, HttpError> {
+            Ok(Served::Gone)
+        }
+
+        fn is_control(&self, _: Role, _: &[u8]) -> bool {
+            false
+        }
+
+        fn can_resume(&self) -> bool {
+            false
+        }
+    }
+
+    fn admit_slow_client(streams: &Streams) {
+        let pace = Arc::<Pace>::default();
+        pace.wait_for(true);
+        streams.reserve();
+        streams.admit_slow(Stream::new(Weak::new(), Instant::now(), &pace, false));
+    }
+
+    #[test]
+    fn overrun_by_slow_clients_a_pool_takes_a_quarter_of_its_threads_and_that_of_control_all() {
+        let limits = Limits { max_streams: 4, ..Limits::default() };
+        let stats = Arc::<Stats>::default();
+        let shared = Arc::new(Shared {
+            service: Arc::new(Nothing),
+            streams: Arc::new(Streams::new(limits.max_streams, Arc::clone(&stats))),
+            limits,
+            stats,
+            door: Door::open().unwrap().0,
+            stopping: StopToken::default(),
+        });
+        let pools = ["worker", CONTROL].map(|name| Pool::start(name, 1, 8, Arc::clone(&shared)).unwrap());
+        let room = || {
+            pools.each_ref().map(|pool| {
+                let room = (0..9).take_while(|_| pool.enter()).count();
+                (0..room).for_each(|_| drop(pool.leave()));
+                room
+            })
+        };
+        admit_slow_client(&shared.streams);
+        assert_eq!(room(), [7, 7], "one slow client is within its quarter");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while room() != [1, 7] {
+            assert!(Instant::now() < deadline, "{:?}", room());
+            admit_slow_client(&shared.streams);
+        }
+        shared.stopping.set();
     }
 }

@@ -1,7 +1,7 @@
 //! Who occupies a thread: a request that lasts gives up its place in the pool and is counted as a
 //! stream instead, so that slow peers can never use the pool up.
 use super::error::HttpError;
-use super::limits::{CROWD_TICK, STREAM_AFTER, STREAM_AFTER_IN_A_CROWD, STREAM_TICK, WAITED};
+use super::limits::{CROWD_TICK, OVERRUN_PART, STREAM_AFTER, STREAM_AFTER_IN_A_CROWD, STREAM_TICK, WAITED};
 use super::meter::Meter;
 use super::streams::{Pace, Stream, Streams};
 use std::cell::{Cell, RefCell};
@@ -91,7 +91,8 @@ impl Seat {
     ///
     /// Returns how long the request may wait before it is to tell again.
     pub fn tick(&self) -> Duration {
-        self.get_on(false, STREAM_AFTER_IN_A_CROWD)
+        let part = if self.0.streams.are_overrun() { OVERRUN_PART } else { 1 };
+        self.get_on(false, STREAM_AFTER_IN_A_CROWD / part)
     }
 
     /// The request waits, or moves bytes: it becomes a stream after this long at the latest, and earlier while
@@ -194,8 +195,13 @@ impl Seat {
     /// in the pool, too. Returns as [`tick`](Self::tick) does.
     pub(super) fn step(&self, bytes: usize, took: Duration) -> Duration {
         self.moved(bytes);
-        let for_client = bytes == 0 || took >= WAITED || self.0.pace.waits_for_client();
+        let for_client = bytes == 0 || took >= WAITED || self.waited_for_client();
         self.get_on(for_client, STREAM_AFTER)
+    }
+
+    /// Whether what the request waited for last was its client.
+    pub(super) fn waited_for_client(&self) -> bool {
+        self.0.pace.waits_for_client()
     }
 
     /// Whether the request was cut to make room for others.

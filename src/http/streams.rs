@@ -1,12 +1,12 @@
 //! The requests that last, and who of them makes room when they are too many, or have too much in memory.
-use super::limits::WHOLE_BYTES;
+use super::limits::{OVERRUN, WHOLE_BYTES};
 use super::meter::Stats;
 use crate::base::lock::lock;
 use std::collections::HashMap;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How a request gets on, told by its thread.
 #[derive(Debug, Default)]
@@ -97,6 +97,9 @@ pub(super) struct Streams {
     tunnels: Mutex<HashMap<u64, Weak<TcpStream>>>,
     /// Bytes of whole bodies in memory, of all requests.
     whole: AtomicUsize,
+    began: Instant,
+    /// When one was last cut, in milliseconds since `began`; 0 is never.
+    last_cut: AtomicU64,
     stats: Arc<Stats>,
 }
 
@@ -109,6 +112,8 @@ impl Streams {
             slow: Mutex::default(),
             tunnels: Mutex::default(),
             whole: AtomicUsize::new(0),
+            began: Instant::now(),
+            last_cut: AtomicU64::new(0),
             stats,
         }
     }
@@ -122,10 +127,18 @@ impl Streams {
         self.stats.streams.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The same, but false where a quarter of the bound is taken: only below that may requests become streams
-    /// to make way for others.
+    /// The same, but false where a quarter of the bound is taken or we are overrun: only else may requests become
+    /// streams to make way for others.
     pub(super) fn reserve_of_few(&self) -> bool {
-        self.count_below(self.max / 4)
+        !self.are_overrun() && self.count_below(self.max / 4)
+    }
+
+    /// There are more slow clients than may be: one was cut a moment ago.
+    pub(super) fn are_overrun(&self) -> bool {
+        match self.last_cut.load(Ordering::Relaxed) {
+            0 => false,
+            at => self.began.elapsed().saturating_sub(Duration::from_millis(at)) < OVERRUN,
+        }
     }
 
     /// What was reserved is not needed.
@@ -269,6 +282,8 @@ impl Streams {
     /// The caller has the lock: the request cannot end meanwhile, and the next one on its connection be hit.
     fn shed(&self, stream: &mut Stream) {
         self.stats.shed.fetch_add(1, Ordering::Relaxed);
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_cut.store(now.max(1), Ordering::Relaxed);
         stream.cut();
     }
 }
@@ -278,7 +293,6 @@ mod tests {
     use super::super::socket::peer_gone;
     use super::*;
     use std::net::TcpListener;
-    use std::time::Duration;
 
     /// Both ends of a stream's connection, and its key.
     type Admitted = (TcpStream, Arc<TcpStream>, u64);
@@ -314,6 +328,7 @@ mod tests {
         // The later, the faster.
         let pairs: Vec<_> = (0..5).map(|n| admit(&streams, n << 32, true)).collect();
         assert_eq!(cut(&pairs), [true, true, true, true, false]);
+        assert!(streams.are_overrun() && !streams.reserve_of_few());
         assert_eq!(stats.streams.load(Ordering::Relaxed), 5, "until those cut have ended");
         assert!(!streams.admit_long_lived());
         pairs.iter().take(4).for_each(|(.., key)| streams.release_slow(*key));
@@ -325,6 +340,7 @@ mod tests {
         let streams = Streams::new(4, Arc::default());
         let mut pairs = vec![admit(&streams, 0, false), admit(&streams, 0, false), admit(&streams, 9, true)];
         assert_eq!(cut(&pairs), [false; 3], "one slow client is within its quarter");
+        assert!(!streams.are_overrun());
         pairs.push(admit(&streams, 1 << 20, true));
         assert_eq!(cut(&pairs), [false, false, true, false]);
         pairs.push(admit(&streams, 0, false));

@@ -1,5 +1,5 @@
 //! The front with services of the test's own: what no request from outside can provoke.
-use super::limits::QUEUE;
+use super::limits::{QUEUE, QUEUE_CROWD};
 use super::{Exchange, HttpError, Limits, Response, Role, Served, Server, Service, Stats, bind};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -41,10 +41,20 @@ struct Scripted {
     at_gate: AtomicUsize,
     ready: AtomicBool,
     tries: AtomicUsize,
+    /// The paths of all requests in the order in which they had a thread.
+    order: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Scripted {
+    /// How many requests had a thread.
+    fn count(&self) -> usize {
+        self.order.lock().unwrap().len()
+    }
 }
 
 impl Service for Scripted {
     fn serve(&self, exchange: &mut Exchange<'_>) -> Result<Served, HttpError> {
+        self.order.lock().unwrap().push(exchange.head().path().to_vec());
         match exchange.head().path() {
             b"/panic" => panic!("a test's panic"),
             b"/panic-in-body" => {
@@ -171,6 +181,34 @@ fn a_full_queue_refuses_and_has_room_again() {
         assert_eq!(&answer, b"HTTP/1.1 200");
     }
     assert!(get(address, "/").ends_with("fine"));
+}
+
+#[test]
+fn who_was_served_before_does_not_wait_behind_a_crowd() {
+    let (server, service, address) = start(Limits { threads_min: 1, threads_max: 1, ..Limits::default() });
+    let mut known = connect(address);
+    ask(&mut known, "/");
+    eventually("it is served", || {
+        server.stats().in_flight.load(Ordering::Relaxed) == 0 && service.count() == 1
+    });
+    let mut gate = connect(address);
+    ask(&mut gate, "/gate");
+    eventually("the thread is taken", || service.at_gate.load(Ordering::Relaxed) == 1);
+    let mut crowd: Vec<TcpStream> = (0..2 * QUEUE_CROWD).map(|_| connect(address)).collect();
+    for (n, stream) in crowd.iter_mut().enumerate() {
+        ask(stream, "/crowd");
+        // Neither the oldest nor the newest.
+        if n == QUEUE_CROWD {
+            ask(&mut known, "/known");
+        }
+    }
+    // The listener thread takes what comes in the order in which it came.
+    assert!(get(address, "/control").ends_with("fine"));
+    service.gate.open();
+    eventually("all are served", || service.count() == 4 + crowd.len());
+    let order = service.order.lock().unwrap();
+    let served = order.iter().position(|path| path == b"/known").unwrap();
+    assert!(order[..served].iter().filter(|path| *path == b"/crowd").count() <= 1, "{served}");
 }
 
 #[test]
