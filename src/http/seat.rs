@@ -100,9 +100,9 @@ impl Seat {
     fn get_on(&self, for_client: bool, stream_after: Duration) -> Duration {
         let inner = &*self.0;
         let changed = inner.pace.wait_for(for_client);
+        let age = self.age();
         match inner.place.get() {
             Place::Pool => {
-                let age = self.age();
                 let short = inner.crew.is_short();
                 // A client that keeps us waiting always makes room for itself, by the slowest.
                 if age >= stream_after || (short && for_client) {
@@ -115,7 +115,7 @@ impl Seat {
             _ => {}
         }
         match inner.place.get() {
-            Place::Pool if self.age() < STREAM_AFTER => CROWD_TICK,
+            Place::Pool if age < STREAM_AFTER => CROWD_TICK,
             Place::Pool => STREAM_AFTER,
             _ => STREAM_TICK,
         }

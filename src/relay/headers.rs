@@ -1,7 +1,7 @@
 //! Which header fields pass from one side to the other. Pure.
 use crate::http::{Head, REQUEST_ID, list_elements};
 use std::net::IpAddr;
-use ureq::http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use ureq::http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue};
 
 /// Fields that speak of one connection only (RFC 9110 section 7.6.1), or that we set ourselves.
 const HOP_BY_HOP: [&str; 10] = [
@@ -16,6 +16,9 @@ const HOP_BY_HOP: [&str; 10] = [
     "upgrade",
     "content-length",
 ];
+
+/// Fields added to a request: three `X-Forwarded-*`, `X-Request-Id` and, to a body, its framing.
+const ADDED: usize = 5;
 
 fn is_hop_by_hop(name: &[u8]) -> bool {
     HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop.as_bytes()))
@@ -32,7 +35,7 @@ pub(super) fn for_request(head: &Head, peer: IpAddr, id: &[u8]) -> HeaderMap {
     let connection: Vec<&[u8]> = head.get_all("connection").collect();
     let mut forwarded_for = Vec::new();
     let (mut has_proto, mut has_host) = (false, false);
-    let mut map = HeaderMap::with_capacity(16);
+    let mut map = HeaderMap::with_capacity(head.fields().count() + ADDED);
     for (name, value) in head.fields() {
         if is_hop_by_hop(name) || name.eq_ignore_ascii_case(b"expect") || name.eq_ignore_ascii_case(b"host") {
             continue;
@@ -53,17 +56,18 @@ pub(super) fn for_request(head: &Head, peer: IpAddr, id: &[u8]) -> HeaderMap {
         append(&mut map, name, value);
     }
     forwarded_for.extend_from_slice(peer.to_canonical().to_string().as_bytes());
-    append(&mut map, b"x-forwarded-for", &forwarded_for);
+    append_value(&mut map, const { HeaderName::from_static("x-forwarded-for") }, &forwarded_for);
     if !has_proto {
-        append(&mut map, b"x-forwarded-proto", b"http");
+        let name = const { HeaderName::from_static("x-forwarded-proto") };
+        let _ = map.try_append(name, HeaderValue::from_static("http"));
     }
     // HTTP/1.0 may come without; the HTTP client would then make one up.
     let host = head.host().unwrap_or_default();
     if !has_host && !host.is_empty() {
-        append(&mut map, b"x-forwarded-host", host);
+        append_value(&mut map, const { HeaderName::from_static("x-forwarded-host") }, host);
     }
-    append(&mut map, b"host", host);
-    append(&mut map, REQUEST_ID.as_bytes(), id);
+    append_value(&mut map, HOST, host);
+    append_value(&mut map, const { HeaderName::from_static(REQUEST_ID) }, id);
     map
 }
 
@@ -80,10 +84,17 @@ pub(super) fn mask_authorization(map: &mut HeaderMap) -> Option<Vec<u8>> {
     Some(true_bytes)
 }
 
+// What is appended was held to the same grammar when the head was parsed; the map's own bound (32,768
+// fields) is far above the front's.
+
 fn append(map: &mut HeaderMap, name: &[u8], value: &[u8]) {
-    // Both were held to the same grammar when the head was parsed; the map's own bound (32,768
-    // fields) is far above the front's.
-    if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+    if let Ok(name) = HeaderName::from_bytes(name) {
+        append_value(map, name, value);
+    }
+}
+
+fn append_value(map: &mut HeaderMap, name: HeaderName, value: &[u8]) {
+    if let Ok(value) = HeaderValue::from_bytes(value) {
         let _ = map.try_append(name, value);
     }
 }
