@@ -307,7 +307,7 @@ mod tests {
         let room = || {
             pools.each_ref().map(|pool| {
                 let room = (0..9).take_while(|_| pool.enter()).count();
-                (0..room).for_each(|_| drop(pool.leave()));
+                (0..room).for_each(|_| _ = pool.leave());
                 room
             })
         };
