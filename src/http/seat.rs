@@ -87,7 +87,9 @@ impl Seat {
     }
 
     /// The request waits for the wrapped server; one that has lasted a quarter of a second becomes a
-    /// stream, in a crowd later. When others wait for a thread and there is none, it becomes one at once.
+    /// stream, in a crowd later. Not earlier, however many wait for a thread: the more requests an app has
+    /// at a time, the longer each of them takes, and each in the place of a stream's takes a new thread with a
+    /// new connection.
     ///
     /// Returns how long the request may wait before it is to tell again.
     pub fn tick(&self) -> Duration {
@@ -103,11 +105,10 @@ impl Seat {
         let age = self.age();
         match inner.place.get() {
             Place::Pool => {
-                let short = inner.crew.is_short();
                 // A client that keeps us waiting always makes room for itself, by the slowest.
-                if age >= stream_after || (short && for_client) {
+                if age >= stream_after || (for_client && inner.crew.is_short()) {
                     self.become_slow(false, false);
-                } else if (short || age >= STREAM_AFTER) && inner.streams.reserve_of_few() {
+                } else if age >= STREAM_AFTER && inner.streams.reserve_of_few() {
                     self.become_slow(false, true);
                 }
             }
@@ -258,14 +259,23 @@ mod tests {
         }
     }
 
+    fn a_socket() -> Arc<TcpStream> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap())
+    }
+
     #[test]
     fn the_last_thread_stays_where_there_can_be_no_other() {
+        let socket = a_socket();
         for replaceable in [false, true] {
             let stats = Arc::new(Stats::default());
             let streams = Arc::new(Streams::new(8, Arc::clone(&stats)));
             let seat = || Seat::new(Arc::new(Replaceable(replaceable)), Arc::clone(&streams));
             let (waiting, told, long) = (seat(), seat(), seat());
+            waiting.begin(&socket);
             waiting.tick();
+            assert_eq!(stats.streams.load(Ordering::Relaxed), 0, "the app has a quarter of a second");
+            waiting.step(0, WAITED);
             told.leave_pool_to_wait();
             let refused = long.leave_pool().err().map(|error| error.status);
             assert_eq!(refused, (!replaceable).then_some(503));
@@ -280,8 +290,7 @@ mod tests {
 
     #[test]
     fn a_slow_request_that_becomes_long_lived_is_not_cut_as_a_slow_one() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let socket = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let socket = a_socket();
         for (settles, cut) in [(true, 0), (false, 1)] {
             let stats = Arc::new(Stats::default());
             let streams = Arc::new(Streams::new(4, Arc::clone(&stats)));
