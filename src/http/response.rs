@@ -384,6 +384,6 @@ fn step(seat: &Seat, rate: &mut MinimumRate, moved: usize, waited: Duration) -> 
     if seat.is_cut() {
         return Err(io::ErrorKind::ConnectionAborted.into());
     }
-    let tick = seat.step(moved, waited);
+    let tick = seat.step(moved, waited, false);
     if rate.step(moved, waited) { Ok(tick) } else { Err(io::ErrorKind::TimedOut.into()) }
 }

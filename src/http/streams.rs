@@ -99,7 +99,7 @@ pub(super) struct Streams {
     whole: AtomicUsize,
     began: Instant,
     /// When one was last cut, in milliseconds since `began`; 0 is never.
-    last_cut: AtomicU64,
+    overrun: AtomicU64,
     stats: Arc<Stats>,
 }
 
@@ -113,7 +113,7 @@ impl Streams {
             tunnels: Mutex::default(),
             whole: AtomicUsize::new(0),
             began: Instant::now(),
-            last_cut: AtomicU64::new(0),
+            overrun: AtomicU64::new(0),
             stats,
         }
     }
@@ -133,9 +133,14 @@ impl Streams {
         !self.are_overrun() && self.count_below(self.max / 4)
     }
 
+    fn note_overrun(&self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.overrun.store(now.max(1), Ordering::Relaxed);
+    }
+
     /// There are more slow clients than may be: one was cut a moment ago.
     pub(super) fn are_overrun(&self) -> bool {
-        match self.last_cut.load(Ordering::Relaxed) {
+        match self.overrun.load(Ordering::Relaxed) {
             0 => false,
             at => self.began.elapsed().saturating_sub(Duration::from_millis(at)) < OVERRUN,
         }
@@ -282,8 +287,7 @@ impl Streams {
     /// The caller has the lock: the request cannot end meanwhile, and the next one on its connection be hit.
     fn shed(&self, stream: &mut Stream) {
         self.stats.shed.fetch_add(1, Ordering::Relaxed);
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_cut.store(now.max(1), Ordering::Relaxed);
+        self.note_overrun();
         stream.cut();
     }
 }
