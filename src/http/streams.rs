@@ -1,5 +1,5 @@
 //! The requests that last, and who of them makes room when they are too many, or have too much in memory.
-use super::limits::{OVERRUN, WHOLE_BYTES};
+use super::limits::{OVERRUN, STREAM_AFTER, WHOLE_BYTES};
 use super::meter::Stats;
 use crate::base::lock::lock;
 use std::collections::HashMap;
@@ -72,6 +72,11 @@ impl Stream {
         self.pace.moved.load(Ordering::Relaxed).saturating_mul(1000) / ms
     }
 
+    /// It had no time yet to show how fast it is.
+    fn is_young(&self) -> bool {
+        self.since.elapsed() < STREAM_AFTER
+    }
+
     /// Wakes the request's thread, which ends it with its next step. From here on it counts as cut, and as that
     /// only once.
     ///
@@ -99,7 +104,7 @@ pub(super) struct Streams {
     whole: AtomicUsize,
     began: Instant,
     /// When one was last cut, in milliseconds since `began`; 0 is never.
-    overrun: AtomicU64,
+    last_cut: AtomicU64,
     stats: Arc<Stats>,
 }
 
@@ -113,7 +118,7 @@ impl Streams {
             tunnels: Mutex::default(),
             whole: AtomicUsize::new(0),
             began: Instant::now(),
-            overrun: AtomicU64::new(0),
+            last_cut: AtomicU64::new(0),
             stats,
         }
     }
@@ -135,12 +140,12 @@ impl Streams {
 
     fn note_overrun(&self) {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.overrun.store(now.max(1), Ordering::Relaxed);
+        self.last_cut.store(now.max(1), Ordering::Relaxed);
     }
 
     /// There are more slow clients than may be: one was cut a moment ago.
     pub(super) fn are_overrun(&self) -> bool {
-        match self.overrun.load(Ordering::Relaxed) {
+        match self.last_cut.load(Ordering::Relaxed) {
             0 => false,
             at => self.began.elapsed().saturating_sub(Duration::from_millis(at)) < OVERRUN,
         }
@@ -245,7 +250,8 @@ impl Streams {
     /// they take twice the memory of a tunnel, and nobody means to have so many. Who waits for the wrapped
     /// server is as slow as that is, and is cut only over the bound, when nobody else is left.
     ///
-    /// Never the newcomer: it had no time to show how fast it is.
+    /// Never the newcomer, and a young one only where there is no other: an answer that is just being taken, on a
+    /// busy machine, is not to be cut for a quarter of a second.
     fn make_room(&self, newcomer: u64) {
         let full = |going: usize| self.stats.streams.load(Ordering::Relaxed).saturating_sub(going) > self.max;
         let share = self.max.div_ceil(4);
@@ -260,7 +266,8 @@ impl Streams {
             return;
         }
         let candidates = slow.iter_mut().filter(|(key, s)| !s.spared && **key != newcomer);
-        let slowest = candidates.min_by_key(|(_, s)| (!s.pace.waits_for_client(), s.rate(), s.since));
+        let slowest =
+            candidates.min_by_key(|(_, s)| (!s.pace.waits_for_client(), s.is_young(), s.rate(), s.since));
         if let Some((_, slowest)) = slowest {
             self.shed(slowest);
         }
@@ -311,11 +318,14 @@ mod tests {
     }
 
     fn admit_with(streams: &Streams, pace: Pace, spared: bool) -> Admitted {
+        admit_since(streams, pace, spared, Instant::now() - Duration::from_secs(1))
+    }
+
+    fn admit_since(streams: &Streams, pace: Pace, spared: bool, since: Instant) -> Admitted {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let socket = Arc::new(listener.accept().unwrap().0);
         streams.whole.fetch_add(pace.whole(), Ordering::Relaxed);
-        let since = Instant::now() - Duration::from_secs(1);
         streams.reserve();
         let key = streams.admit_slow(Stream::new(Arc::downgrade(&socket), since, &Arc::new(pace), spared));
         (client, socket, key)
@@ -353,6 +363,19 @@ mod tests {
         assert_eq!(cut(&pairs), [false, false, true, true, false, false], "it makes no room itself");
         pairs.push(admit(&streams, 0, false));
         assert_eq!(cut(&pairs)[..2].iter().filter(|cut| **cut).count(), 1);
+    }
+
+    #[test]
+    fn the_young_are_cut_only_when_nobody_else_is_left() {
+        let streams = Streams::new(8, Arc::default());
+        let young = || {
+            let pace = Pace { for_client: true.into(), ..Pace::default() };
+            admit_since(&streams, pace, false, Instant::now() + Duration::from_secs(3600))
+        };
+        let mut pairs = vec![admit(&streams, 1 << 32, true), young(), young()];
+        assert_eq!(cut(&pairs), [true, false, false], "the older one is faster, and goes");
+        pairs.push(young());
+        assert_eq!(cut(&pairs).iter().filter(|cut| **cut).count(), 2);
     }
 
     #[test]
