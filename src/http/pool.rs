@@ -245,6 +245,8 @@ impl Crew for Membership {
     }
 
     fn is_short(&self) -> bool {
+        // There may be more threads than when the last request came.
+        self.0.grow();
         self.0.is_behind() && self.0.is_full()
     }
 }

@@ -1,6 +1,6 @@
-//! What waits for a thread: first come, first served, as long as few wait. In a crowd every other turn is of
-//! those who are known, and every other of the rest is the newest's: who comes after a burst does not wait behind
-//! all of it, and the oldest move on, too.
+//! What waits for a thread: first come, first served, as long as few wait. In a crowd those who are known
+//! and the others have every other turn, and of each the newest and the oldest: who comes after a burst does not
+//! wait behind all of it, and the oldest move on, too.
 use super::limits::{QUEUE, QUEUE_CROWD};
 use crate::base::lock::lock;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -15,12 +15,16 @@ pub(super) struct Queue<T> {
     news: Receiver<()>,
 }
 
-/// Those who wait, each with its number in the order in which all came.
 struct Line<T> {
-    known: VecDeque<(u64, T)>,
-    strangers: VecDeque<(u64, T)>,
+    known: Side<T>,
+    strangers: Side<T>,
     came: u64,
     known_next: bool,
+}
+
+/// One kind of those who wait, each with its number in the order in which all came.
+struct Side<T> {
+    waiting: VecDeque<(u64, T)>,
     newest_next: bool,
 }
 
@@ -61,35 +65,48 @@ impl<T> Queue<T> {
 
 impl<T> Line<T> {
     fn new() -> Line<T> {
-        // Their memory is used when they first fill, and is not moved then.
-        let [known, strangers] = [(); 2].map(|()| VecDeque::with_capacity(QUEUE));
-        Line { known, strangers, came: 0, known_next: false, newest_next: false }
+        Line { known: Side::new(), strangers: Side::new(), came: 0, known_next: false }
     }
 
     fn len(&self) -> usize {
-        self.known.len() + self.strangers.len()
+        self.known.waiting.len() + self.strangers.waiting.len()
     }
 
     fn push(&mut self, one: T, known: bool) {
         self.came += 1;
-        let line = if known { &mut self.known } else { &mut self.strangers };
-        line.push_back((self.came, one));
+        let side = if known { &mut self.known } else { &mut self.strangers };
+        side.waiting.push_back((self.came, one));
     }
 
     fn next(&mut self) -> Option<T> {
-        let first = |line: &VecDeque<(u64, T)>| line.front().map_or(u64::MAX, |(number, _)| *number);
-        let next = if self.len() <= QUEUE_CROWD {
-            let known = first(&self.known) < first(&self.strangers);
-            if known { self.known.pop_front() } else { self.strangers.pop_front() }
+        let crowd = self.len() > QUEUE_CROWD;
+        let known = if crowd {
+            self.known_next = !self.known_next;
+            self.strangers.waiting.is_empty() || (self.known_next && !self.known.waiting.is_empty())
         } else {
-            self.known_next = !self.known_next && !self.known.is_empty();
-            if self.known_next || self.strangers.is_empty() {
-                self.known.pop_front()
-            } else {
-                self.newest_next = !self.newest_next;
-                if self.newest_next { self.strangers.pop_back() } else { self.strangers.pop_front() }
-            }
+            self.known.oldest() < self.strangers.oldest()
         };
+        if known { self.known.next(crowd) } else { self.strangers.next(crowd) }
+    }
+}
+
+impl<T> Side<T> {
+    fn new() -> Side<T> {
+        Side { waiting: VecDeque::with_capacity(QUEUE), newest_next: false }
+    }
+
+    /// The number of who came first.
+    fn oldest(&self) -> u64 {
+        self.waiting.front().map_or(u64::MAX, |(number, _)| *number)
+    }
+
+    fn next(&mut self, crowd: bool) -> Option<T> {
+        self.newest_next = crowd && !self.newest_next;
+        let next = if self.newest_next { self.waiting.pop_back() } else { self.waiting.pop_front() };
+        if self.waiting.is_empty() {
+            // Begins at the front of its memory again: few touch little of it.
+            self.waiting.clear();
+        }
         next.map(|(_, one)| one)
     }
 }
@@ -130,11 +147,9 @@ mod tests {
         (0..QUEUE / 2).for_each(|n| queue.push(n, false).unwrap());
         (1000..1003).for_each(|n| queue.push(n, true).unwrap());
         let newest = QUEUE / 2 - 1;
-        assert_eq!(take(&queue, 8), [1000, newest, 1001, 0, 1002, newest - 1, 1, newest - 2]);
-        queue.push(1003, true).unwrap();
-        assert_eq!(take(&queue, 2), [1003, 2]);
+        assert_eq!(take(&queue, 8), [1002, newest, 1000, 0, 1001, newest - 1, 1, newest - 2]);
         let queue = Queue::new();
         (0..QUEUE).for_each(|n| queue.push(n, true).unwrap());
-        assert_eq!(take(&queue, QUEUE), Vec::from_iter(0..QUEUE), "nobody is a stranger");
+        assert_eq!(take(&queue, 3), [QUEUE - 1, 0, QUEUE - 2], "nobody is a stranger");
     }
 }

@@ -107,7 +107,7 @@ impl Seat {
             Place::Pool => {
                 let short = inner.crew.is_short();
                 // A client that keeps us waiting always makes room for itself, by the slowest.
-                if age >= stream_after || (short && for_client) {
+                if age >= stream_after || (short && makes_way && for_client) {
                     self.become_slow(false, false);
                 } else if (age >= STREAM_AFTER || (makes_way && short)) && inner.streams.reserve_of_few() {
                     self.become_slow(false, true);
@@ -194,12 +194,14 @@ impl Seat {
 
     /// A step of a body to or from the client, perhaps with bytes, and how long it took. Whatever made
     /// the request last, it becomes a stream: a fast client with a long body would otherwise keep its place
-    /// in the pool, too; at once if others wait for a thread and `awaits_more` of what the client sends.
+    /// in the pool, too; at once if others wait for a thread and nothing moved, or it `awaits_more` of what
+    /// the client sends.
     /// Returns as [`tick`](Self::tick) does.
     pub(super) fn step(&self, bytes: usize, took: Duration, awaits_more: bool) -> Duration {
         self.moved(bytes);
         let for_client = bytes == 0 || took >= WAITED || self.waited_for_client();
-        self.get_on(for_client, awaits_more, STREAM_AFTER)
+        // A write that took its time may have been the last.
+        self.get_on(for_client, bytes == 0 || awaits_more, STREAM_AFTER)
     }
 
     /// Whether what the request waited for last was its client.

@@ -1,5 +1,5 @@
 //! The requests that last, and who of them makes room when they are too many, or have too much in memory.
-use super::limits::{OVERRUN, STREAM_AFTER, WHOLE_BYTES};
+use super::limits::{OVERRUN, WHOLE_BYTES};
 use super::meter::Stats;
 use crate::base::lock::lock;
 use std::collections::HashMap;
@@ -70,11 +70,6 @@ impl Stream {
     fn rate(&self) -> u64 {
         let ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         self.pace.moved.load(Ordering::Relaxed).saturating_mul(1000) / ms
-    }
-
-    /// It had no time yet to show how fast it is.
-    fn is_young(&self) -> bool {
-        self.since.elapsed() < STREAM_AFTER
     }
 
     /// Wakes the request's thread, which ends it with its next step. From here on it counts as cut, and as that
@@ -250,8 +245,7 @@ impl Streams {
     /// they take twice the memory of a tunnel, and nobody means to have so many. Who waits for the wrapped
     /// server is as slow as that is, and is cut only over the bound, when nobody else is left.
     ///
-    /// Never the newcomer, and a young one only where there is no other: an answer that is just being taken, on a
-    /// busy machine, is not to be cut for a quarter of a second.
+    /// Never the newcomer: it had no time to show how fast it is.
     fn make_room(&self, newcomer: u64) {
         let full = |going: usize| self.stats.streams.load(Ordering::Relaxed).saturating_sub(going) > self.max;
         let share = self.max.div_ceil(4);
@@ -266,9 +260,11 @@ impl Streams {
             return;
         }
         let candidates = slow.iter_mut().filter(|(key, s)| !s.spared && **key != newcomer);
-        let slowest =
-            candidates.min_by_key(|(_, s)| (!s.pace.waits_for_client(), s.is_young(), s.rate(), s.since));
+        let slowest = candidates.min_by_key(|(_, s)| (!s.pace.waits_for_client(), s.rate(), s.since));
         if let Some((_, slowest)) = slowest {
+            if theirs > share {
+                self.note_overrun();
+            }
             self.shed(slowest);
         }
     }
@@ -294,7 +290,6 @@ impl Streams {
     /// The caller has the lock: the request cannot end meanwhile, and the next one on its connection be hit.
     fn shed(&self, stream: &mut Stream) {
         self.stats.shed.fetch_add(1, Ordering::Relaxed);
-        self.note_overrun();
         stream.cut();
     }
 }
@@ -318,14 +313,11 @@ mod tests {
     }
 
     fn admit_with(streams: &Streams, pace: Pace, spared: bool) -> Admitted {
-        admit_since(streams, pace, spared, Instant::now() - Duration::from_secs(1))
-    }
-
-    fn admit_since(streams: &Streams, pace: Pace, spared: bool, since: Instant) -> Admitted {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let socket = Arc::new(listener.accept().unwrap().0);
         streams.whole.fetch_add(pace.whole(), Ordering::Relaxed);
+        let since = Instant::now() - Duration::from_secs(1);
         streams.reserve();
         let key = streams.admit_slow(Stream::new(Arc::downgrade(&socket), since, &Arc::new(pace), spared));
         (client, socket, key)
@@ -363,19 +355,6 @@ mod tests {
         assert_eq!(cut(&pairs), [false, false, true, true, false, false], "it makes no room itself");
         pairs.push(admit(&streams, 0, false));
         assert_eq!(cut(&pairs)[..2].iter().filter(|cut| **cut).count(), 1);
-    }
-
-    #[test]
-    fn the_young_are_cut_only_when_nobody_else_is_left() {
-        let streams = Streams::new(8, Arc::default());
-        let young = || {
-            let pace = Pace { for_client: true.into(), ..Pace::default() };
-            admit_since(&streams, pace, false, Instant::now() + Duration::from_secs(3600))
-        };
-        let mut pairs = vec![admit(&streams, 1 << 32, true), young(), young()];
-        assert_eq!(cut(&pairs), [true, false, false], "the older one is faster, and goes");
-        pairs.push(young());
-        assert_eq!(cut(&pairs).iter().filter(|cut| **cut).count(), 2);
     }
 
     #[test]
