@@ -265,11 +265,11 @@ fn pace(
     rate: &mut MinimumRate,
     moved: usize,
     waited: Duration,
-    awaits_more: bool,
+    goes_on: bool,
 ) -> io::Result<Duration> {
     if seat.is_cut() {
         return Err(BodyError::Cut.into());
     }
-    let tick = seat.step(moved, waited, awaits_more);
+    let tick = seat.step(moved, waited, goes_on);
     if rate.step(moved, waited) { Ok(tick) } else { Err(BodyError::TooSlow.into()) }
 }

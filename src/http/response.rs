@@ -275,7 +275,11 @@ impl ResponseWriter<'_> {
         *self.progress = Progress::Started;
         let (seat, rate) = (self.seat, &mut self.rate);
         let total = self.pending.len() + data.len() + end.len();
-        let step = |moved, waited| step(seat, rate, moved, waited);
+        let mut left = total;
+        let step = |moved, waited| {
+            left -= moved;
+            step(seat, rate, (moved, waited), left > 0)
+        };
         let written = if self.pending.is_empty() && end.is_empty() {
             self.conn.write_all(&mut [IoSlice::new(data)], step)
         } else if total <= JOIN_BYTES {
@@ -359,7 +363,9 @@ impl ResponseWriter<'_> {
                     Err(errno) => return Err(CopyError::Write(errno.into())),
                 };
                 self.seat.meter().sent(sent);
-                tick = step(self.seat, &mut self.rate, sent, start.elapsed()).map_err(CopyError::Write)?;
+                let goes_on = left > 0 || pipe.held > 0;
+                tick = step(self.seat, &mut self.rate, (sent, start.elapsed()), goes_on)
+                    .map_err(CopyError::Write)?;
                 continue;
             }
             match pipe.fill(from, left) {
@@ -380,10 +386,11 @@ impl ResponseWriter<'_> {
 }
 
 /// A step towards the client; the last one it gets when it is too slow. How long the next may take.
-fn step(seat: &Seat, rate: &mut MinimumRate, moved: usize, waited: Duration) -> io::Result<Duration> {
+fn step(seat: &Seat, rate: &mut MinimumRate, moved: (usize, Duration), more: bool) -> io::Result<Duration> {
     if seat.is_cut() {
         return Err(io::ErrorKind::ConnectionAborted.into());
     }
-    let tick = seat.step(moved, waited, false);
+    let (moved, waited) = moved;
+    let tick = seat.step(moved, waited, more);
     if rate.step(moved, waited) { Ok(tick) } else { Err(io::ErrorKind::TimedOut.into()) }
 }

@@ -194,14 +194,12 @@ impl Seat {
 
     /// A step of a body to or from the client, perhaps with bytes, and how long it took. Whatever made
     /// the request last, it becomes a stream: a fast client with a long body would otherwise keep its place
-    /// in the pool, too; at once if others wait for a thread and nothing moved, or it `awaits_more` of what
-    /// the client sends.
-    /// Returns as [`tick`](Self::tick) does.
-    pub(super) fn step(&self, bytes: usize, took: Duration, awaits_more: bool) -> Duration {
+    /// in the pool, too; at once if others wait for a thread and it `goes_on`: one whose last bytes took their
+    /// time is over. Returns as [`tick`](Self::tick) does.
+    pub(super) fn step(&self, bytes: usize, took: Duration, goes_on: bool) -> Duration {
         self.moved(bytes);
         let for_client = bytes == 0 || took >= WAITED || self.waited_for_client();
-        // A write that took its time may have been the last.
-        self.get_on(for_client, bytes == 0 || awaits_more, STREAM_AFTER)
+        self.get_on(for_client, bytes == 0 || goes_on, STREAM_AFTER)
     }
 
     /// Whether what the request waited for last was its client.
