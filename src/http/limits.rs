@@ -48,11 +48,11 @@ pub const STREAM_AFTER: Duration = Duration::from_millis(250);
 /// The same for one that waits for the wrapped server while a quarter of all streams is taken: most of a crowd
 /// waits for its turn there, not for an answer that is long in coming, and needs no thread more for that.
 pub const STREAM_AFTER_IN_A_CROWD: Duration = Duration::from_secs(2);
-/// So long after a slow client was cut for others the front counts as overrun by such: the fewer requests
-/// are with the wrapped server then, the sooner it answers the one that is not theirs.
+/// So long after a slow client was cut, because such have more than their part of the streams, the front counts
+/// as overrun by them: the fewer requests are with the wrapped server then, the sooner it answers others.
 pub const OVERRUN: Duration = Duration::from_secs(1);
-/// As long as it does, a pool has this part of its threads, and a request that waits for the wrapped server
-/// becomes a stream after this part of the time.
+/// As long as it does, the pool of relayed requests adds no thread above this part of its bound, and a request
+/// that waits for the wrapped server becomes a stream after this part of the time.
 pub const OVERRUN_PART: u32 = 4;
 /// A step of a body that took this long was a wait for the client.
 pub const WAITED: Duration = Duration::from_millis(1);

@@ -98,7 +98,7 @@ pub(super) struct Streams {
     /// Bytes of whole bodies in memory, of all requests.
     whole: AtomicUsize,
     began: Instant,
-    /// When one was last cut, in milliseconds since `began`; 0 is never.
+    /// When one was last cut because slow clients were too many, in milliseconds since `began`; 0 is never.
     last_cut: AtomicU64,
     stats: Arc<Stats>,
 }

@@ -187,10 +187,13 @@ fn a_full_queue_refuses_and_has_room_again() {
 fn who_was_served_before_does_not_wait_behind_a_crowd() {
     let (server, service, address) = start(Limits { threads_min: 1, threads_max: 1, ..Limits::default() });
     let mut known = connect(address);
-    ask(&mut known, "/");
-    eventually("it is served", || {
-        server.stats().in_flight.load(Ordering::Relaxed) == 0 && service.count() == 1
-    });
+    // Not one answer only: a write on a busy machine may take as long as one that waits for its client.
+    for served in 1..=5 {
+        ask(&mut known, "/");
+        eventually("it is served", || {
+            server.stats().in_flight.load(Ordering::Relaxed) == 0 && service.count() == served
+        });
+    }
     let mut gate = connect(address);
     ask(&mut gate, "/gate");
     eventually("the thread is taken", || service.at_gate.load(Ordering::Relaxed) == 1);
@@ -205,7 +208,7 @@ fn who_was_served_before_does_not_wait_behind_a_crowd() {
     // The listener thread takes what comes in the order in which it came.
     assert!(get(address, "/control").ends_with("fine"));
     service.gate.open();
-    eventually("all are served", || service.count() == 4 + crowd.len());
+    eventually("all are served", || service.count() == 8 + crowd.len());
     let order = service.order.lock().unwrap();
     let served = order.iter().position(|path| path == b"/known").unwrap();
     assert!(order[..served].iter().filter(|path| *path == b"/crowd").count() <= 1, "{served}");

@@ -90,7 +90,7 @@ impl Worker {
                 next => next,
             };
             match next {
-                Next::Keep => conn.known = !self.seat.waited_for_client(),
+                Next::Keep => conn.known |= !self.seat.waited_for_client(),
                 Next::Gone => return ours,
                 Next::Cut => {
                     conn.cut();
