@@ -48,8 +48,17 @@ pub const STREAM_AFTER: Duration = Duration::from_millis(250);
 /// The same for one that waits for the wrapped server while a quarter of all streams is taken: most of a crowd
 /// waits for its turn there, not for an answer that is long in coming, and needs no thread more for that.
 pub const STREAM_AFTER_IN_A_CROWD: Duration = Duration::from_secs(2);
-/// So long after a slow client was cut, because such have more than their part of the streams, the front counts
-/// as overrun by them: the fewer requests are with the wrapped server then, the sooner it answers others.
+/// While the wrapped server has begun an answer within this time, a request it has not answered may be waiting
+/// for its turn there (see `turns.rs`). With others waiting for a thread, that one stays in the pool like one of a
+/// crowd: the more requests are with the wrapped server, the longer each of them waits.
+pub const ANSWERING: Duration = Duration::from_millis(100);
+/// It is not its turn it waits for when one was answered that began so much later.
+pub const OUT_OF_TURN: Duration = Duration::from_millis(100);
+/// When so many slow clients are cut within a second, because such have more than their part of the streams, the
+/// front counts as overrun by them: the fewer requests are with the wrapped server then, the sooner it answers
+/// others.
+pub const OVERRUN_CUTS: u32 = 16;
+/// That second, and how long it counts as overrun after the last of such cuts.
 pub const OVERRUN: Duration = Duration::from_secs(1);
 /// As long as it does, the pool of relayed requests adds no thread above this part of its bound, and a request
 /// that waits for the wrapped server becomes a stream after this part of the time.

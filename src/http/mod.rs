@@ -27,6 +27,7 @@ pub mod limits;
 mod listener;
 mod memory;
 mod meter;
+mod overrun;
 mod pool;
 mod queue;
 mod rate;
@@ -45,6 +46,7 @@ mod streams;
 mod surplus;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod waiting;
 #[cfg(feature = "workers")]
 mod websocket;

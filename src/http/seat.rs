@@ -36,6 +36,8 @@ struct Inner {
     began: Cell<Instant>,
     socket: RefCell<Weak<TcpStream>>,
     pace: Arc<Pace>,
+    /// The wrapped server has begun to answer it.
+    answered: Cell<bool>,
     meter: Meter,
 }
 
@@ -59,6 +61,7 @@ impl Seat {
             began: Cell::new(Instant::now()),
             socket: RefCell::new(Weak::new()),
             pace: Arc::default(),
+            answered: Cell::new(false),
             meter,
         }))
     }
@@ -68,6 +71,7 @@ impl Seat {
         self.0.began.set(Instant::now());
         *self.0.socket.borrow_mut() = Arc::downgrade(socket);
         self.0.pace.begin();
+        self.0.answered.set(false);
         self.0.meter.begin();
     }
 
@@ -94,12 +98,29 @@ impl Seat {
     /// Returns how long the request may wait before it is to tell again.
     pub fn tick(&self) -> Duration {
         let part = if self.0.streams.are_overrun() { OVERRUN_PART } else { 1 };
-        self.get_on(false, false, STREAM_AFTER_IN_A_CROWD / part)
+        let at_most = STREAM_AFTER_IN_A_CROWD / part;
+        self.get_on(false, false, if self.waits_for_turn() { at_most } else { STREAM_AFTER }, at_most)
+    }
+
+    /// The request has not been answered because those before it are, and not all have a thread.
+    fn waits_for_turn(&self) -> bool {
+        let inner = &*self.0;
+        let turns = inner.streams.turns();
+        self.age() >= STREAM_AFTER
+            && !inner.answered.get()
+            && turns.has_yet_to_come(inner.began.get(), Instant::now())
+            && inner.crew.is_short()
+    }
+
+    /// The wrapped server begins to answer the request.
+    pub fn note_answer(&self) {
+        self.0.answered.set(true);
+        self.0.streams.turns().note_answer(self.0.began.get(), Instant::now());
     }
 
     /// The request waits, or moves bytes: it becomes a stream after this long at the latest, and earlier while
     /// there are few; at once if it makes way and others wait for a thread.
-    fn get_on(&self, for_client: bool, makes_way: bool, stream_after: Duration) -> Duration {
+    fn get_on(&self, for_client: bool, makes_way: bool, of_few: Duration, at_most: Duration) -> Duration {
         let inner = &*self.0;
         let changed = inner.pace.wait_for(for_client);
         let age = self.age();
@@ -107,9 +128,9 @@ impl Seat {
             Place::Pool => {
                 let short = inner.crew.is_short();
                 // A client that keeps us waiting always makes room for itself, by the slowest.
-                if age >= stream_after || (short && makes_way && for_client) {
+                if age >= at_most || (short && makes_way && for_client) {
                     self.become_slow(false, false);
-                } else if (age >= STREAM_AFTER || (makes_way && short)) && inner.streams.reserve_of_few() {
+                } else if (age >= of_few || (makes_way && short)) && inner.streams.reserve_of_few() {
                     self.become_slow(false, true);
                 }
             }
@@ -199,7 +220,7 @@ impl Seat {
     pub(super) fn step(&self, bytes: usize, took: Duration, goes_on: bool) -> Duration {
         self.moved(bytes);
         let for_client = bytes == 0 || took >= WAITED || self.waited_for_client();
-        self.get_on(for_client, bytes == 0 || goes_on, STREAM_AFTER)
+        self.get_on(for_client, bytes == 0 || goes_on, STREAM_AFTER, STREAM_AFTER)
     }
 
     /// Whether what the request waited for last was its client.
@@ -287,6 +308,37 @@ mod tests {
                 assert_eq!(seat.end(), !replaceable, "whether it is the pool's still");
             }
             assert_eq!(stats.streams.load(Ordering::Relaxed), 0);
+        }
+    }
+
+    #[test]
+    fn who_waits_for_a_turn_at_the_wrapped_server_keeps_its_place_for_longer() {
+        let socket = a_socket();
+        let ago = |ms| Instant::now().checked_sub(Duration::from_millis(ms)).unwrap();
+        // How old it is, when those began who were answered just now, whether it is answered itself, what it is.
+        for (age, answered, has_answer, place) in [
+            (300, vec![350], false, 0),
+            (300, vec![350, 250], false, 0),
+            (300, vec![350, 50], false, 1),
+            (300, vec![], false, 1),
+            (300, vec![350], true, 1),
+            (2100, vec![2200], false, 1),
+        ] {
+            let stats = Arc::new(Stats::default());
+            let streams = Arc::new(Streams::new(8, Arc::clone(&stats)));
+            let seat = Seat::new(Arc::new(Replaceable(true)), Arc::clone(&streams));
+            seat.begin(&socket);
+            seat.0.began.set(ago(age));
+            if has_answer {
+                seat.note_answer();
+            }
+            for ms in &answered {
+                streams.turns().note_answer(ago(*ms), Instant::now());
+            }
+            seat.tick();
+            let case = format!("{age} {answered:?} {has_answer}");
+            assert_eq!(stats.streams.load(Ordering::Relaxed), place, "{case}");
+            seat.end();
         }
     }
 

@@ -1,12 +1,14 @@
 //! The requests that last, and who of them makes room when they are too many, or have too much in memory.
-use super::limits::{OVERRUN, WHOLE_BYTES};
+use super::limits::WHOLE_BYTES;
 use super::meter::Stats;
+use super::overrun::Overrun;
+use super::turns::Turns;
 use crate::base::lock::lock;
 use std::collections::HashMap;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// How a request gets on, told by its thread.
 #[derive(Debug, Default)]
@@ -97,9 +99,8 @@ pub(super) struct Streams {
     tunnels: Mutex<HashMap<u64, Weak<TcpStream>>>,
     /// Bytes of whole bodies in memory, of all requests.
     whole: AtomicUsize,
-    began: Instant,
-    /// When one was last cut because slow clients were too many, in milliseconds since `began`; 0 is never.
-    last_cut: AtomicU64,
+    overrun: Overrun,
+    turns: Turns,
     stats: Arc<Stats>,
 }
 
@@ -112,10 +113,14 @@ impl Streams {
             slow: Mutex::default(),
             tunnels: Mutex::default(),
             whole: AtomicUsize::new(0),
-            began: Instant::now(),
-            last_cut: AtomicU64::new(0),
+            overrun: Overrun::new(),
+            turns: Turns::default(),
             stats,
         }
+    }
+
+    pub(super) fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     pub(super) fn stats(&self) -> &Arc<Stats> {
@@ -133,17 +138,9 @@ impl Streams {
         !self.are_overrun() && self.count_below(self.max / 4)
     }
 
-    fn note_overrun(&self) {
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_cut.store(now.max(1), Ordering::Relaxed);
-    }
-
-    /// There are more slow clients than may be: one was cut a moment ago.
+    /// Slow clients come faster than they can be had.
     pub(super) fn are_overrun(&self) -> bool {
-        match self.last_cut.load(Ordering::Relaxed) {
-            0 => false,
-            at => self.began.elapsed().saturating_sub(Duration::from_millis(at)) < OVERRUN,
-        }
+        self.overrun.goes_on()
     }
 
     /// What was reserved is not needed.
@@ -263,7 +260,7 @@ impl Streams {
         let slowest = candidates.min_by_key(|(_, s)| (!s.pace.waits_for_client(), s.rate(), s.since));
         if let Some((_, slowest)) = slowest {
             if theirs > share {
-                self.note_overrun();
+                self.overrun.note_cut(Instant::now());
             }
             self.shed(slowest);
         }
@@ -299,6 +296,7 @@ mod tests {
     use super::super::socket::peer_gone;
     use super::*;
     use std::net::TcpListener;
+    use std::time::Duration;
 
     /// Both ends of a stream's connection, and its key.
     type Admitted = (TcpStream, Arc<TcpStream>, u64);
@@ -334,7 +332,6 @@ mod tests {
         // The later, the faster.
         let pairs: Vec<_> = (0..5).map(|n| admit(&streams, n << 32, true)).collect();
         assert_eq!(cut(&pairs), [true, true, true, true, false]);
-        assert!(streams.are_overrun() && !streams.reserve_of_few());
         assert_eq!(stats.streams.load(Ordering::Relaxed), 5, "until those cut have ended");
         assert!(!streams.admit_long_lived());
         pairs.iter().take(4).for_each(|(.., key)| streams.release_slow(*key));
@@ -346,7 +343,6 @@ mod tests {
         let streams = Streams::new(4, Arc::default());
         let mut pairs = vec![admit(&streams, 0, false), admit(&streams, 0, false), admit(&streams, 9, true)];
         assert_eq!(cut(&pairs), [false; 3], "one slow client is within its quarter");
-        assert!(!streams.are_overrun());
         pairs.push(admit(&streams, 1 << 20, true));
         assert_eq!(cut(&pairs), [false, false, true, false]);
         pairs.push(admit(&streams, 0, false));
