@@ -24,7 +24,7 @@ pub(super) fn is_origin(text: &str) -> bool {
     })
 }
 
-/// Whether an address takes this port where the wrapped server listens, on 127.0.0.1 or [::1].
+/// Whether an address takes this port where the wrapped server listens, on 127.0.0.1 or `[::1]`.
 pub(super) fn takes_loopback(address: SocketAddr, port: u16) -> bool {
     let ip = address.ip().to_canonical();
     let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];

@@ -96,7 +96,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// Parses one complete head, as [`scan`](super::scan) found it.
+    /// Parses one complete head, as [`scan`](super::scan()) found it.
     ///
     /// # Errors
     /// [`HeadError`], and the bytes back.

@@ -47,6 +47,7 @@ mod surplus;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod unsent;
 mod waiting;
 #[cfg(feature = "workers")]
 mod websocket;

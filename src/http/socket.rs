@@ -1,6 +1,7 @@
 //! What the standard library's sockets lack: a backlog, timeouts a listener hands down, waiting for
 //! one of several things, looking without taking.
 use super::limits::{CROWD_TICK, STREAM_AFTER};
+use super::unsent::bound_unsent;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -37,6 +38,7 @@ pub(super) fn open_listener(address: SocketAddr) -> io::Result<TcpListener> {
     setsockopt(&fd, sockopt::KeepAlive, &true)?;
     setsockopt(&fd, sockopt::ReceiveTimeout, &timeval(LINGER))?;
     setsockopt(&fd, sockopt::SendTimeout, &timeval(CROWD_TICK))?;
+    bound_unsent(&fd);
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
     listen(&fd, Backlog::new(BACKLOG).unwrap_or(Backlog::MAXCONN))?;
     Ok(fd.into())

@@ -29,7 +29,7 @@ pub(in crate::runs) fn line(approval: &Approval) -> String {
     summed(Json::object(there))
 }
 
-/// Reads a line; `None` if it is not exactly what [`line`] wrote.
+/// Reads a line; `None` if it is not exactly what [`line()`] wrote.
 pub(in crate::runs) fn parse(bytes: &[u8]) -> Option<Approval> {
     let json = Json::parse(bytes).ok()?;
     let string = |key: &str| json.get(key).and_then(Json::as_str).map(str::to_owned);
