@@ -4,6 +4,7 @@ use super::doorman::{Doorman, WAKE};
 use super::error::HttpError;
 use super::limits::CONTROL_CONNECTIONS;
 use super::listener::is_shortage;
+use super::unsent::bound_unsent_of_small_window;
 use super::waiting::{Phase, Waiting};
 use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
@@ -42,6 +43,7 @@ impl Doorman {
                 Ok((stream, peer)) => {
                     let stats = &self.shared.stats;
                     stats.accepted.fetch_add(1, Ordering::Relaxed);
+                    bound_unsent_of_small_window(&stream);
                     let conn = Conn::new(stream, peer, role, Slot::take(stats, role));
                     if self.make_room() {
                         // Its request is often here already.

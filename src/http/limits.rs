@@ -48,19 +48,13 @@ pub const STREAM_AFTER: Duration = Duration::from_millis(250);
 /// The same for one that waits for the wrapped server while a quarter of all streams is taken: most of a crowd
 /// waits for its turn there, not for an answer that is long in coming, and needs no thread more for that.
 pub const STREAM_AFTER_IN_A_CROWD: Duration = Duration::from_secs(2);
-/// While the wrapped server has begun an answer within this time, a request it has not answered may be waiting
-/// for its turn there (see `turns.rs`). With others waiting for a thread, that one stays in the pool like one of a
-/// crowd: the more requests are with the wrapped server, the longer each of them waits.
-pub const ANSWERING: Duration = Duration::from_millis(100);
-/// It is not its turn it waits for when one was answered that began so much later.
-pub const OUT_OF_TURN: Duration = Duration::from_millis(100);
-/// When so many slow clients are cut within a second, because such have more than their part of the streams, the
-/// front counts as overrun by them: the fewer requests are with the wrapped server then, the sooner it answers
-/// others.
+/// When so many slow clients were cut within a second of the first of them, because such have more than their
+/// part of the streams, the front counts as overrun by them: the fewer requests are with the wrapped server then,
+/// the sooner it answers others.
 pub const OVERRUN_CUTS: u32 = 16;
-/// That second, and how long it counts as overrun after the last of such cuts.
+/// That second, and how long it counts as overrun after the last of those cuts.
 pub const OVERRUN: Duration = Duration::from_secs(1);
-/// As long as it does, the pool of relayed requests adds no thread above this part of its bound, and a request
+/// As long as it is overrun, the pool of relayed requests adds no thread above this part of its bound, and a request
 /// that waits for the wrapped server becomes a stream after this part of the time.
 pub const OVERRUN_PART: u32 = 4;
 /// A step of a body that took this long was a wait for the client.

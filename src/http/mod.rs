@@ -46,7 +46,6 @@ mod streams;
 mod surplus;
 #[cfg(test)]
 mod tests;
-mod turns;
 mod unsent;
 mod waiting;
 #[cfg(feature = "workers")]

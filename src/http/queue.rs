@@ -1,12 +1,15 @@
 //! What waits for a thread: first come, first served, as long as few wait. In a crowd those who are known
-//! and the others have every other turn, and of each the newest and the oldest: who comes after a burst does not
-//! wait behind all of it, and the oldest move on, too.
+//! and the others have every other turn; of each the newest has three turns and the oldest the fourth: who comes
+//! after a burst does not wait behind all of it, and the oldest move on, too.
 use super::limits::{QUEUE, QUEUE_CROWD};
 use crate::base::lock::lock;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::Duration;
+
+/// In a crowd, which turn of each side is that of its oldest.
+const OLDEST_TURN: usize = 4;
 
 pub(super) struct Queue<T> {
     line: Mutex<Line<T>>,
@@ -25,7 +28,7 @@ struct Line<T> {
 /// One kind of those who wait, each with its number in the order in which all came.
 struct Side<T> {
     waiting: VecDeque<(u64, T)>,
-    newest_next: bool,
+    turns: usize,
 }
 
 impl<T> Queue<T> {
@@ -92,7 +95,7 @@ impl<T> Line<T> {
 
 impl<T> Side<T> {
     fn new() -> Side<T> {
-        Side { waiting: VecDeque::with_capacity(QUEUE), newest_next: false }
+        Side { waiting: VecDeque::with_capacity(QUEUE), turns: 0 }
     }
 
     /// The number of who came first.
@@ -101,8 +104,12 @@ impl<T> Side<T> {
     }
 
     fn next(&mut self, crowd: bool) -> Option<T> {
-        self.newest_next = crowd && !self.newest_next;
-        let next = if self.newest_next { self.waiting.pop_back() } else { self.waiting.pop_front() };
+        self.turns = self.turns.wrapping_add(1);
+        let next = if crowd && !self.turns.is_multiple_of(OLDEST_TURN) {
+            self.waiting.pop_back()
+        } else {
+            self.waiting.pop_front()
+        };
         if self.waiting.is_empty() {
             // Begins at the front of its memory again: few touch little of it.
             self.waiting.clear();
@@ -127,13 +134,13 @@ mod tests {
     }
 
     #[test]
-    fn in_a_crowd_the_newest_and_the_oldest_take_turns() {
+    fn in_a_crowd_the_oldest_have_every_fourth_turn() {
         let queue = Queue::new();
         (0..QUEUE).for_each(|n| queue.push(n, false).unwrap());
         assert_eq!((queue.push(0, false), queue.push(0, true), queue.has_room()), (Err(0), Err(0), false));
-        assert_eq!(take(&queue, 4), [QUEUE - 1, 0, QUEUE - 2, 1]);
+        assert_eq!(take(&queue, 5), [QUEUE - 1, QUEUE - 2, QUEUE - 3, 0, QUEUE - 4]);
         queue.push(9999, false).unwrap();
-        assert_eq!(take(&queue, 4), [9999, 2, QUEUE - 3, 3]);
+        assert_eq!(take(&queue, 3), [9999, QUEUE - 5, 1]);
         // All of them come, and once they are few in the order in which they came.
         let rest = take(&queue, QUEUE - 7);
         assert!(rest[rest.len() - QUEUE_CROWD..].is_sorted());
@@ -147,9 +154,9 @@ mod tests {
         (0..QUEUE / 2).for_each(|n| queue.push(n, false).unwrap());
         (1000..1003).for_each(|n| queue.push(n, true).unwrap());
         let newest = QUEUE / 2 - 1;
-        assert_eq!(take(&queue, 8), [1002, newest, 1000, 0, 1001, newest - 1, 1, newest - 2]);
+        assert_eq!(take(&queue, 8), [1002, newest, 1001, newest - 1, 1000, newest - 2, 0, newest - 3]);
         let queue = Queue::new();
         (0..QUEUE).for_each(|n| queue.push(n, true).unwrap());
-        assert_eq!(take(&queue, 3), [QUEUE - 1, 0, QUEUE - 2], "nobody is a stranger");
+        assert_eq!(take(&queue, 4), [QUEUE - 1, QUEUE - 2, QUEUE - 3, 0], "nobody is a stranger");
     }
 }

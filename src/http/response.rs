@@ -275,11 +275,7 @@ impl ResponseWriter<'_> {
         *self.progress = Progress::Started;
         let (seat, rate) = (self.seat, &mut self.rate);
         let total = self.pending.len() + data.len() + end.len();
-        let mut left = total;
-        let step = |moved, waited| {
-            left -= moved;
-            step(seat, rate, (moved, waited), left > 0)
-        };
+        let step = |moved, waited| step(seat, rate, moved, waited);
         let written = if self.pending.is_empty() && end.is_empty() {
             self.conn.write_all(&mut [IoSlice::new(data)], step)
         } else if total <= JOIN_BYTES {
@@ -363,9 +359,7 @@ impl ResponseWriter<'_> {
                     Err(errno) => return Err(CopyError::Write(errno.into())),
                 };
                 self.seat.meter().sent(sent);
-                let goes_on = left > 0 || pipe.held > 0;
-                tick = step(self.seat, &mut self.rate, (sent, start.elapsed()), goes_on)
-                    .map_err(CopyError::Write)?;
+                tick = step(self.seat, &mut self.rate, sent, start.elapsed()).map_err(CopyError::Write)?;
                 continue;
             }
             match pipe.fill(from, left) {
@@ -386,11 +380,10 @@ impl ResponseWriter<'_> {
 }
 
 /// A step towards the client; the last one it gets when it is too slow. How long the next may take.
-fn step(seat: &Seat, rate: &mut MinimumRate, moved: (usize, Duration), more: bool) -> io::Result<Duration> {
+fn step(seat: &Seat, rate: &mut MinimumRate, moved: usize, waited: Duration) -> io::Result<Duration> {
     if seat.is_cut() {
         return Err(io::ErrorKind::ConnectionAborted.into());
     }
-    let (moved, waited) = moved;
-    let tick = seat.step(moved, waited, more);
+    let tick = seat.step(moved, waited);
     if rate.step(moved, waited) { Ok(tick) } else { Err(io::ErrorKind::TimedOut.into()) }
 }

@@ -36,8 +36,6 @@ struct Inner {
     began: Cell<Instant>,
     socket: RefCell<Weak<TcpStream>>,
     pace: Arc<Pace>,
-    /// The wrapped server has begun to answer it.
-    answered: Cell<bool>,
     meter: Meter,
 }
 
@@ -61,7 +59,6 @@ impl Seat {
             began: Cell::new(Instant::now()),
             socket: RefCell::new(Weak::new()),
             pace: Arc::default(),
-            answered: Cell::new(false),
             meter,
         }))
     }
@@ -71,7 +68,6 @@ impl Seat {
         self.0.began.set(Instant::now());
         *self.0.socket.borrow_mut() = Arc::downgrade(socket);
         self.0.pace.begin();
-        self.0.answered.set(false);
         self.0.meter.begin();
     }
 
@@ -98,39 +94,22 @@ impl Seat {
     /// Returns how long the request may wait before it is to tell again.
     pub fn tick(&self) -> Duration {
         let part = if self.0.streams.are_overrun() { OVERRUN_PART } else { 1 };
-        let at_most = STREAM_AFTER_IN_A_CROWD / part;
-        self.get_on(false, false, if self.waits_for_turn() { at_most } else { STREAM_AFTER }, at_most)
-    }
-
-    /// The request has not been answered because those before it are, and not all have a thread.
-    fn waits_for_turn(&self) -> bool {
-        let inner = &*self.0;
-        let turns = inner.streams.turns();
-        self.age() >= STREAM_AFTER
-            && !inner.answered.get()
-            && turns.has_yet_to_come(inner.began.get(), Instant::now())
-            && inner.crew.is_short()
-    }
-
-    /// The wrapped server begins to answer the request.
-    pub fn note_answer(&self) {
-        self.0.answered.set(true);
-        self.0.streams.turns().note_answer(self.0.began.get(), Instant::now());
+        self.get_on(false, false, STREAM_AFTER_IN_A_CROWD / part)
     }
 
     /// The request waits, or moves bytes: it becomes a stream after this long at the latest, and earlier while
-    /// there are few; at once if it makes way and others wait for a thread.
-    fn get_on(&self, for_client: bool, makes_way: bool, of_few: Duration, at_most: Duration) -> Duration {
+    /// there are few; at once if it is stuck and others wait for a thread.
+    fn get_on(&self, for_client: bool, stuck: bool, stream_after: Duration) -> Duration {
         let inner = &*self.0;
         let changed = inner.pace.wait_for(for_client);
         let age = self.age();
         match inner.place.get() {
             Place::Pool => {
-                let short = inner.crew.is_short();
+                let makes_way = inner.crew.is_short() && stuck;
                 // A client that keeps us waiting always makes room for itself, by the slowest.
-                if age >= at_most || (short && makes_way && for_client) {
+                if age >= stream_after || makes_way {
                     self.become_slow(false, false);
-                } else if (age >= of_few || (makes_way && short)) && inner.streams.reserve_of_few() {
+                } else if age >= STREAM_AFTER && inner.streams.reserve_of_few() {
                     self.become_slow(false, true);
                 }
             }
@@ -215,12 +194,13 @@ impl Seat {
 
     /// A step of a body to or from the client, perhaps with bytes, and how long it took. Whatever made
     /// the request last, it becomes a stream: a fast client with a long body would otherwise keep its place
-    /// in the pool, too; at once if others wait for a thread and it `goes_on`: one whose last bytes took their
-    /// time is over. Returns as [`tick`](Self::tick) does.
-    pub(super) fn step(&self, bytes: usize, took: Duration, goes_on: bool) -> Duration {
+    /// in the pool, too. At once if others wait for a thread and not a byte moved: where the machine is busy,
+    /// every client is waited for a little, and each thread that becomes a stream's takes a new one with a new
+    /// connection. Returns as [`tick`](Self::tick) does.
+    pub(super) fn step(&self, bytes: usize, took: Duration) -> Duration {
         self.moved(bytes);
         let for_client = bytes == 0 || took >= WAITED || self.waited_for_client();
-        self.get_on(for_client, bytes == 0 || goes_on, STREAM_AFTER, STREAM_AFTER)
+        self.get_on(for_client, bytes == 0, STREAM_AFTER)
     }
 
     /// Whether what the request waited for last was its client.
@@ -298,7 +278,7 @@ mod tests {
             waiting.begin(&socket);
             waiting.tick();
             assert_eq!(stats.streams.load(Ordering::Relaxed), 0, "the app has a quarter of a second");
-            waiting.step(0, WAITED, false);
+            waiting.step(0, WAITED);
             told.leave_pool_to_wait();
             let refused = long.leave_pool().err().map(|error| error.status);
             assert_eq!(refused, (!replaceable).then_some(503));
@@ -312,37 +292,6 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_a_turn_at_the_wrapped_server_keeps_its_place_for_longer() {
-        let socket = a_socket();
-        let ago = |ms| Instant::now().checked_sub(Duration::from_millis(ms)).unwrap();
-        // How old it is, when those began who were answered just now, whether it is answered itself, what it is.
-        for (age, answered, has_answer, place) in [
-            (300, vec![350], false, 0),
-            (300, vec![350, 250], false, 0),
-            (300, vec![350, 50], false, 1),
-            (300, vec![], false, 1),
-            (300, vec![350], true, 1),
-            (2100, vec![2200], false, 1),
-        ] {
-            let stats = Arc::new(Stats::default());
-            let streams = Arc::new(Streams::new(8, Arc::clone(&stats)));
-            let seat = Seat::new(Arc::new(Replaceable(true)), Arc::clone(&streams));
-            seat.begin(&socket);
-            seat.0.began.set(ago(age));
-            if has_answer {
-                seat.note_answer();
-            }
-            for ms in &answered {
-                streams.turns().note_answer(ago(*ms), Instant::now());
-            }
-            seat.tick();
-            let case = format!("{age} {answered:?} {has_answer}");
-            assert_eq!(stats.streams.load(Ordering::Relaxed), place, "{case}");
-            seat.end();
-        }
-    }
-
-    #[test]
     fn a_slow_request_that_becomes_long_lived_is_not_cut_as_a_slow_one() {
         let socket = a_socket();
         for (settles, cut) in [(true, 0), (false, 1)] {
@@ -351,7 +300,7 @@ mod tests {
             let seats = [(); 2].map(|()| Seat::new(Arc::new(Replaceable(true)), Arc::clone(&streams)));
             for (n, seat) in seats.iter().enumerate() {
                 seat.begin(&socket);
-                seat.step(0, WAITED, false);
+                seat.step(0, WAITED);
                 if settles && n == 0 {
                     seat.leave_pool().unwrap();
                 }

@@ -2,7 +2,6 @@
 use super::limits::WHOLE_BYTES;
 use super::meter::Stats;
 use super::overrun::Overrun;
-use super::turns::Turns;
 use crate::base::lock::lock;
 use std::collections::HashMap;
 use std::net::{Shutdown, TcpStream};
@@ -100,7 +99,6 @@ pub(super) struct Streams {
     /// Bytes of whole bodies in memory, of all requests.
     whole: AtomicUsize,
     overrun: Overrun,
-    turns: Turns,
     stats: Arc<Stats>,
 }
 
@@ -114,13 +112,8 @@ impl Streams {
             tunnels: Mutex::default(),
             whole: AtomicUsize::new(0),
             overrun: Overrun::new(),
-            turns: Turns::default(),
             stats,
         }
-    }
-
-    pub(super) fn turns(&self) -> &Turns {
-        &self.turns
     }
 
     pub(super) fn stats(&self) -> &Arc<Stats> {
@@ -293,6 +286,7 @@ impl Streams {
 
 #[cfg(test)]
 mod tests {
+    use super::super::limits::OVERRUN_CUTS;
     use super::super::socket::peer_gone;
     use super::*;
     use std::net::TcpListener;
@@ -336,6 +330,23 @@ mod tests {
         assert!(!streams.admit_long_lived());
         pairs.iter().take(4).for_each(|(.., key)| streams.release_slow(*key));
         assert!(streams.admit_long_lived());
+    }
+
+    #[test]
+    fn many_cuts_of_slow_clients_are_an_overrun_and_those_for_other_reasons_are_not() {
+        // Of the larger bound most places are taken by others, and not a quarter by slow clients.
+        for (max, overrun) in [(4, true), (200, false)] {
+            let streams = Streams::new(max, Arc::default());
+            let _waiting: Vec<_> = (2..max).map(|_| admit(&streams, 0, false)).collect();
+            let moved = |n| u64::from(n) << 32;
+            let slow: Vec<_> = (0..OVERRUN_CUTS + 4).map(|n| admit(&streams, moved(n), true)).collect();
+            assert!(cut(&slow).iter().filter(|cut| **cut).count() >= OVERRUN_CUTS as usize);
+            assert_eq!(streams.are_overrun(), overrun, "{max}");
+        }
+        let streams = Streams::new(100, Arc::default());
+        assert!(streams.reserve_of_few(), "there are few");
+        (0..OVERRUN_CUTS).for_each(|_| streams.overrun.note_cut(Instant::now()));
+        assert!(!streams.reserve_of_few(), "overrun");
     }
 
     #[test]

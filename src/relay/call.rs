@@ -247,10 +247,7 @@ impl CallGuard {
 
     /// The final answer's head is here.
     pub(super) fn has_head(&self) {
-        with(|call| {
-            call.in_head = false;
-            call.seat.note_answer();
-        });
+        with(|call| call.in_head = false);
     }
 
     /// Whether bytes of the response are here, so that reading will not wait.
