@@ -149,7 +149,7 @@ impl BodyReader<'_> {
             let (rate, seat) = (&mut self.state.rate, self.seat);
             let go_on = &mut [IoSlice::new(b"HTTP/1.1 100 Continue\r\n\r\n")];
             // A client that never reads must not hold us here.
-            self.conn.write_all(go_on, |_, waited| pace(seat, rate, 0, waited))?;
+            self.conn.write_all(go_on, |_, waited| pace(seat, rate, 0, waited, true))?;
         }
         let n = match &mut self.state.left {
             Left::Nothing => 0,
@@ -168,7 +168,7 @@ impl BodyReader<'_> {
     fn read_bytes(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let Left::Bytes(left) = self.state.left else { return Ok(0) };
         let most = out.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        match self.receive(&mut out[..most])? {
+        match self.receive(&mut out[..most], left)? {
             0 => Err(BodyError::Incomplete.into()),
             n if n as u64 == left => {
                 self.state.left = Left::Nothing;
@@ -200,7 +200,7 @@ impl BodyReader<'_> {
             // comes is framing, and is kept in the connection's buffer.
             if data_left > 0 {
                 let most = out.len().min(usize::try_from(data_left).unwrap_or(usize::MAX));
-                let n = self.receive(&mut out[..most])?;
+                let n = self.receive(&mut out[..most], u64::MAX)?;
                 if n == 0 {
                     return Err(BodyError::Incomplete.into());
                 }
@@ -217,7 +217,7 @@ impl BodyReader<'_> {
     #[inline(never)]
     fn receive_framing(&mut self) -> io::Result<()> {
         let mut framing = [0; 4096];
-        match self.receive(&mut framing)? {
+        match self.receive(&mut framing, u64::MAX)? {
             0 => Err(BodyError::Incomplete.into()),
             n => {
                 self.conn.buffer.extend_from_slice(&framing[..n]);
@@ -226,14 +226,14 @@ impl BodyReader<'_> {
         }
     }
 
-    /// Some of the body.
-    fn receive(&mut self, out: &mut [u8]) -> io::Result<usize> {
+    /// Some of the body, of which so many bytes are to come.
+    fn receive(&mut self, out: &mut [u8], left: u64) -> io::Result<usize> {
         let (rate, seat, watch) = (&mut self.state.rate, self.seat, self.watch);
         self.conn.read_body(out, |moved, waited| {
             if moved == 0 {
                 watch.map_or(Ok(()), |watch| watch())?;
             }
-            pace(seat, rate, moved, waited)
+            pace(seat, rate, moved, waited, (moved as u64) < left)
         })
     }
 
@@ -260,10 +260,16 @@ impl BodyReader<'_> {
 
 /// A step of reading: counts it for the seat and holds the client to its minimum rate. How long the next
 /// may take.
-fn pace(seat: &Seat, rate: &mut MinimumRate, moved: usize, waited: Duration) -> io::Result<Duration> {
+fn pace(
+    seat: &Seat,
+    rate: &mut MinimumRate,
+    moved: usize,
+    waited: Duration,
+    goes_on: bool,
+) -> io::Result<Duration> {
     if seat.is_cut() {
         return Err(BodyError::Cut.into());
     }
-    let tick = seat.step(moved, waited);
+    let tick = seat.step(moved, waited, goes_on);
     if rate.step(moved, waited) { Ok(tick) } else { Err(BodyError::TooSlow.into()) }
 }

@@ -384,6 +384,8 @@ fn step(seat: &Seat, rate: &mut MinimumRate, moved: usize, waited: Duration) -> 
     if seat.is_cut() {
         return Err(io::ErrorKind::ConnectionAborted.into());
     }
-    let tick = seat.step(moved, waited);
+    // Only if stuck: on a busy machine every client is waited for a little, and each thread that becomes a
+    // stream's takes a new one, with a new connection to the wrapped server.
+    let tick = seat.step(moved, waited, moved == 0);
     if rate.step(moved, waited) { Ok(tick) } else { Err(io::ErrorKind::TimedOut.into()) }
 }

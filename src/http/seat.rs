@@ -98,18 +98,18 @@ impl Seat {
     }
 
     /// The request waits, or moves bytes: it becomes a stream after this long at the latest, and earlier while
-    /// there are few; at once if it is stuck and others wait for a thread.
-    fn get_on(&self, for_client: bool, stuck: bool, stream_after: Duration) -> Duration {
+    /// there are few; at once if it makes way and others wait for a thread.
+    fn get_on(&self, for_client: bool, makes_way: bool, stream_after: Duration) -> Duration {
         let inner = &*self.0;
         let changed = inner.pace.wait_for(for_client);
         let age = self.age();
         match inner.place.get() {
             Place::Pool => {
-                let makes_way = inner.crew.is_short() && stuck;
+                let makes_way = inner.crew.is_short() && makes_way;
                 // A client that keeps us waiting always makes room for itself, by the slowest.
-                if age >= stream_after || makes_way {
+                if age >= stream_after || (makes_way && for_client) {
                     self.become_slow(false, false);
-                } else if age >= STREAM_AFTER && inner.streams.reserve_of_few() {
+                } else if (makes_way || age >= STREAM_AFTER) && inner.streams.reserve_of_few() {
                     self.become_slow(false, true);
                 }
             }
@@ -194,13 +194,12 @@ impl Seat {
 
     /// A step of a body to or from the client, perhaps with bytes, and how long it took. Whatever made
     /// the request last, it becomes a stream: a fast client with a long body would otherwise keep its place
-    /// in the pool, too. At once if others wait for a thread and not a byte moved: where the machine is busy,
-    /// every client is waited for a little, and each thread that becomes a stream's takes a new one with a new
-    /// connection. Returns as [`tick`](Self::tick) does.
-    pub(super) fn step(&self, bytes: usize, took: Duration) -> Duration {
+    /// in the pool, too. At once if others wait for a thread and it `makes_way`. Returns as [`tick`](Self::tick)
+    /// does.
+    pub(super) fn step(&self, bytes: usize, took: Duration, makes_way: bool) -> Duration {
         self.moved(bytes);
         let for_client = bytes == 0 || took >= WAITED || self.waited_for_client();
-        self.get_on(for_client, bytes == 0, STREAM_AFTER)
+        self.get_on(for_client, makes_way, STREAM_AFTER)
     }
 
     /// Whether what the request waited for last was its client.
@@ -278,7 +277,7 @@ mod tests {
             waiting.begin(&socket);
             waiting.tick();
             assert_eq!(stats.streams.load(Ordering::Relaxed), 0, "the app has a quarter of a second");
-            waiting.step(0, WAITED);
+            waiting.step(0, WAITED, true);
             told.leave_pool_to_wait();
             let refused = long.leave_pool().err().map(|error| error.status);
             assert_eq!(refused, (!replaceable).then_some(503));
@@ -300,7 +299,7 @@ mod tests {
             let seats = [(); 2].map(|()| Seat::new(Arc::new(Replaceable(true)), Arc::clone(&streams)));
             for (n, seat) in seats.iter().enumerate() {
                 seat.begin(&socket);
-                seat.step(0, WAITED);
+                seat.step(0, WAITED, true);
                 if settles && n == 0 {
                     seat.leave_pool().unwrap();
                 }
