@@ -273,3 +273,19 @@ fn pace(
     let tick = seat.step(moved, waited, goes_on);
     if rate.step(moved, waited) { Ok(tick) } else { Err(BodyError::TooSlow.into()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::limits::WAITED;
+    use super::super::seat::tests::in_a_crowd;
+    use super::*;
+
+    #[test]
+    fn an_upload_leaves_the_pool_at_once_while_more_is_to_come() {
+        for goes_on in [true, false] {
+            let seat = in_a_crowd();
+            pace(&seat, &mut MinimumRate::new(0), 1, WAITED, goes_on).unwrap();
+            assert_eq!(seat.end(), !goes_on);
+        }
+    }
+}

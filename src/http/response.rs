@@ -389,3 +389,19 @@ fn step(seat: &Seat, rate: &mut MinimumRate, moved: usize, waited: Duration) -> 
     let tick = seat.step(moved, waited, moved == 0);
     if rate.step(moved, waited) { Ok(tick) } else { Err(io::ErrorKind::TimedOut.into()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::limits::WAITED;
+    use super::super::seat::tests::in_a_crowd;
+    use super::*;
+
+    #[test]
+    fn a_download_leaves_the_pool_at_once_only_when_stuck() {
+        for (moved, stays) in [(1, true), (0, false)] {
+            let seat = in_a_crowd();
+            step(&seat, &mut MinimumRate::new(0), moved, WAITED).unwrap();
+            assert_eq!(seat.end(), stays, "{moved}");
+        }
+    }
+}

@@ -243,7 +243,7 @@ impl Seat {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::meter::Stats;
     use super::*;
     use std::sync::atomic::Ordering;
@@ -259,6 +259,13 @@ mod tests {
         fn is_short(&self) -> bool {
             true
         }
+    }
+
+    /// A request that has begun while others wait for a thread.
+    pub(in super::super) fn in_a_crowd() -> Seat {
+        let seat = Seat::new(Arc::new(Replaceable(true)), Arc::new(Streams::new(8, Arc::default())));
+        seat.begin(&a_socket());
+        seat
     }
 
     fn a_socket() -> Arc<TcpStream> {

@@ -1,9 +1,13 @@
 //! Bodies pass as they come, in both directions, and whoever leaves takes the connections along.
 
 use crate::binary;
-use crate::binary::{PATIENCE, Response, Server, Wire, eventually, play, read_to_end};
+use crate::binary::{PATIENCE, Response, Server, Wire, eventually, ok, play, read_to_end};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt,
+};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 /// Reads until the bytes end with `end`; fails when they do not in time.
@@ -322,4 +326,31 @@ fn a_slow_reader_slows_the_wrapped_server_down() {
     eventually("the wrapped server is told", || {
         wire.stream.write(&block).is_err_and(|e| e.kind() != ErrorKind::WouldBlock)
     });
+}
+
+/// Bytes for this client that are in the kernel of the server's side, `/proc/net/tcp`.
+fn kept(server: &Server, client: &TcpStream) -> usize {
+    let ports = [server.address, client.local_addr().unwrap()].map(|a| format!(":{:04X}", a.port()));
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|row| row[1].ends_with(&ports[0]) && row[2].ends_with(&ports[1]));
+    row.map_or(0, |row| usize::from_str_radix(row[4].split(':').next().unwrap(), 16).unwrap())
+}
+
+#[test]
+fn the_kernel_keeps_less_for_a_client_with_a_small_window() {
+    let (server, listener) = Server::with_backend(&[]);
+    play(listener, |_| ok(&vec![b'x'; 16 * MIB]));
+    let [small, usual] = [1, 64 * 1024].map(|receive_buffer| {
+        let client = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        setsockopt(&client, sockopt::RcvBuf, &receive_buffer).unwrap();
+        connect(client.as_raw_fd(), &SockaddrStorage::from(server.address)).unwrap();
+        let mut client = TcpStream::from(client);
+        client.write_all(GET.as_bytes()).unwrap();
+        client
+    });
+    eventually("64 KiB wait for the one", || kept(&server, &small) >= 64 * 1024);
+    eventually("a megabyte waits for the other", || kept(&server, &usual) >= MIB);
+    assert!(kept(&server, &small) < 256 * 1024, "{}", kept(&server, &small));
+    assert!(kept(&server, &usual) < 2 * MIB, "{}", kept(&server, &usual));
 }
