@@ -262,7 +262,7 @@ pub(super) mod tests {
     }
 
     /// A request that has begun while others wait for a thread.
-    pub(in super::super) fn in_a_crowd() -> Seat {
+    pub(in crate::http) fn in_a_crowd() -> Seat {
         let seat = Seat::new(Arc::new(Replaceable(true)), Arc::new(Streams::new(8, Arc::default())));
         seat.begin(&a_socket());
         seat
