@@ -244,8 +244,8 @@ impl Seat {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::meter::Stats;
     use super::*;
+    use crate::http::meter::Stats;
     use std::sync::atomic::Ordering;
 
     /// Whose threads cannot be replaced, or can.
