@@ -22,14 +22,6 @@ LATE_SECONDS = 3
 ROUNDS = 5 if frag.SMALL_SCALE else 25
 
 
-def dynamic_binary():
-    debug = pathlib.Path(frag.HERE.parent.parent, "target/debug/simple-artifact-server")
-    for binary in (pathlib.Path(os.environ["FRAG_BIN"]), debug):
-        if binary.exists() and b"ld-linux" in binary.read_bytes()[:4096]:
-            return str(binary)
-    return frag.skip("no binary that is not static")
-
-
 class JumpingClock:
     """The offset that libfaketime reads anew at each call."""
 
@@ -87,7 +79,7 @@ def hold(clock_file, binary, environment):
 
 if not LIBRARIES:
     frag.skip("libfaketime is not installed")
-binary = dynamic_binary()
+binary = frag.dynamic_binary()
 os.environ["FRAG_BIN"] = binary
 # The app has its own clock.
 with frag.Server("env -u LD_PRELOAD " + frag.app("web")) as server:

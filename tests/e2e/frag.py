@@ -78,6 +78,15 @@ def skip(why):
     raise SystemExit(77)
 
 
+def dynamic_binary():
+    """FRAG_BIN if a library can be loaded into it, else the debug build; skips the script without either."""
+    debug = pathlib.Path(HERE.parent.parent, "target/debug/simple-artifact-server")
+    for binary in (pathlib.Path(os.environ["FRAG_BIN"]), debug):
+        if binary.exists() and b"ld-linux" in binary.read_bytes()[:4096]:
+            return str(binary)
+    return skip("no binary that is not static")
+
+
 def unshare(*kinds):
     """The words that run a command in new namespaces of these kinds; skips the script without them."""
     words = ["unshare", *kinds, "--fork"]
