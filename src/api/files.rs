@@ -76,7 +76,7 @@ pub(super) fn upload(api: &Api, exchange: &mut Exchange<'_>, path: &[u8]) -> Res
     let options = UploadOptions {
         max_bytes: api.max_upload,
         mode: query.mode("mode")?,
-        conditions: conditions(exchange.head()),
+        conditions: conditions(api, exchange)?,
         expected_bytes: match exchange.head().framing() {
             Framing::None => Some(0),
             Framing::Length(bytes) => Some(bytes),
@@ -139,13 +139,19 @@ fn stored_but(mut error: HttpError) -> HttpError {
 
 /// `If-Match`, which strong tags alone meet, and `If-None-Match`, which takes weak ones as well (RFC 9110
 /// sections 13.1.1 and 13.1.2).
-fn conditions(head: &Head) -> Conditions {
+fn conditions(api: &Api, exchange: &Exchange<'_>) -> Result<Conditions, HttpError> {
+    let head = exchange.head();
     let strong = |tag: &[u8]| tag.to_vec();
     let weak = |tag: &[u8]| tag.strip_prefix(b"W/").unwrap_or(tag).to_vec();
-    Conditions {
+    let conditions = Conditions {
+        max_bytes: api.max_upload,
         if_match: versions(head, "if-match", strong),
         if_none_match: versions(head, "if-none-match", weak),
+    };
+    if conditions.reads() {
+        exchange.seat().leave_pool()?;
     }
+    Ok(conditions)
 }
 
 fn versions(head: &Head, name: &str, opaque: impl Fn(&[u8]) -> Vec<u8>) -> Option<Versions> {
@@ -159,8 +165,8 @@ fn versions(head: &Head, name: &str, opaque: impl Fn(&[u8]) -> Vec<u8>) -> Optio
 }
 
 /// `DELETE files/{path}`.
-pub(super) fn delete(api: &Api, head: &Head, path: &[u8]) -> Result<Response, HttpError> {
-    api.root.delete(&RelativePath::parse_directory(path)?, &conditions(head))?;
+pub(super) fn delete(api: &Api, exchange: &Exchange<'_>, path: &[u8]) -> Result<Response, HttpError> {
+    api.root.delete(&RelativePath::parse_directory(path)?, &conditions(api, exchange)?)?;
     api.supervisor.changed();
     Ok(Response::empty(204))
 }

@@ -154,7 +154,7 @@ impl Api {
         }
         Ok(Answer::Response(match route? {
             Route::Status => status::status(self, exchange)?,
-            Route::Health => status::health(self),
+            Route::Health => status::health(self, exchange),
             Route::Metrics => metrics::serve(self),
             #[cfg(feature = "openapi")]
             Route::OpenApi => openapi::serve(exchange.head())?,
@@ -168,7 +168,7 @@ impl Api {
                 control::act(self, exchange, &route)?
             }
             Route::Upload(path) => files::upload(self, exchange, path)?,
-            Route::File(path) if method == Method::Delete => files::delete(self, exchange.head(), path)?,
+            Route::File(path) if method == Method::Delete => files::delete(self, exchange, path)?,
             Route::File(path) => files::get(self, exchange, path)?,
         }))
     }

@@ -130,20 +130,20 @@ struct HealthJson {
 
 /// `GET health`: we are here, what we keep can be read and what must last written; the wrapped server is
 /// `status`'s business.
-pub(super) fn health(api: &Api) -> Response {
+pub(super) fn health(api: &Api, exchange: &Exchange<'_>) -> Response {
     let (code, status) =
-        if stores_answer(api) && journal_is_well(api) { (200, "ok") } else { (503, "error") };
+        if stores_answer(api, exchange) && journal_is_well(api) { (200, "ok") } else { (503, "error") };
     Response::json(code, &HealthJson { status, timestamp: unix_ms(SystemTime::now()) })
 }
 
 #[cfg(feature = "artifacts")]
-fn stores_answer(api: &Api) -> bool {
-    let checked = api.artifacts.artifacts().check();
+fn stores_answer(api: &Api, exchange: &Exchange<'_>) -> bool {
+    let checked = api.artifacts.artifacts().check(&|| exchange.seat().leave_pool_to_wait());
     checked.inspect_err(|error| log::warn!("{error}")).is_ok()
 }
 
 #[cfg(not(feature = "artifacts"))]
-fn stores_answer(_: &Api) -> bool {
+fn stores_answer(_: &Api, _: &Exchange<'_>) -> bool {
     true
 }
 

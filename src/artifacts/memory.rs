@@ -171,7 +171,7 @@ impl Store for Memory {
         Ok(lock(&self.held).sweep(at.now_ms()))
     }
 
-    fn check(&self) -> Result<(), StoreError> {
+    fn check(&self, _: Long<'_>) -> Result<(), StoreError> {
         Ok(())
     }
 

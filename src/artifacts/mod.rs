@@ -134,8 +134,8 @@ impl Artifacts {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn check(&self) -> Result<(), StoreError> {
-        self.store.check()
+    pub fn check(&self, long: Long<'_>) -> Result<(), StoreError> {
+        self.store.check(long)
     }
 
     /// How much there is, expired artifacts that were not swept included. With a store that others

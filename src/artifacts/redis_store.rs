@@ -272,7 +272,8 @@ impl Store for Redis {
         }
     }
 
-    fn check(&self) -> Result<(), StoreError> {
+    fn check(&self, long: Long<'_>) -> Result<(), StoreError> {
+        long();
         let mut count = cmd("ZCARD");
         count.arg(self.key("ends"));
         self.ask::<u64>(&count).map(drop).map_err(|error| failed(&error))

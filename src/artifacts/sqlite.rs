@@ -159,7 +159,7 @@ impl Store for Sqlite {
         }
     }
 
-    fn check(&self) -> Result<(), StoreError> {
+    fn check(&self, _: Long<'_>) -> Result<(), StoreError> {
         let sql = "SELECT count(*) FROM (SELECT payload, expires_at FROM artifacts LIMIT 1)";
         self.read(|connection| connection.prepare_cached(sql)?.query_row([], |_| Ok(())))
     }
@@ -207,7 +207,7 @@ mod tests {
         artifacts.close();
         assert!(!path.with_file_name("a?b#c.db-wal").exists(), "closed in good order");
         assert!(matches!(artifacts.view(&id, SHORT), Err(StoreError::Failed(_))));
-        assert!(matches!(artifacts.check(), Err(StoreError::Failed(_))));
+        assert!(matches!(artifacts.check(SHORT), Err(StoreError::Failed(_))));
         let again = open(&path, PLENTY);
         assert_eq!(again.counts(), Counts { rows: 1, bytes: 3 });
         assert!(again.view(&id, SHORT).unwrap().is_some());
@@ -277,9 +277,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.db");
         let artifacts = open(&path, PLENTY);
-        artifacts.check().unwrap();
+        artifacts.check(SHORT).unwrap();
         Connection::open(&path).unwrap().execute_batch("DROP TABLE artifacts").unwrap();
-        assert!(matches!(artifacts.check(), Err(StoreError::Failed(text)) if text.contains("no such table")));
+        assert!(
+            matches!(artifacts.check(SHORT), Err(StoreError::Failed(text)) if text.contains("no such table"))
+        );
         assert!(matches!(artifacts.create(payload(1), SHORT), Err(StoreError::Failed(_))));
     }
 
@@ -320,7 +322,7 @@ mod tests {
             let both = [scope.spawn(create), scope.spawn(create)];
             // Who waits in line says that it takes long; the one in front cannot.
             told.recv_timeout(Duration::from_secs(30)).unwrap();
-            artifacts.check().unwrap();
+            artifacts.check(SHORT).unwrap();
             other.execute_batch("COMMIT").unwrap();
             assert!(both.into_iter().all(|create| create.join().unwrap().is_ok()));
         });

@@ -142,7 +142,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError`].
-    fn check(&self) -> Result<(), StoreError>;
+    fn check(&self, long: Long<'_>) -> Result<(), StoreError>;
 
     /// How much is there, as far as this process knows.
     fn counts(&self) -> Counts;

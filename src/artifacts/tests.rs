@@ -63,7 +63,7 @@ pub(super) fn conform(make: Make<'_>) {
 
 fn an_artifact_is_kept_read_replaced_and_deleted(make: Make<'_>) {
     let (artifacts, clock) = artifacts(make, PLENTY);
-    artifacts.check().unwrap();
+    artifacts.check(SHORT).unwrap();
     assert_eq!(artifacts.counts(), Counts::default());
     let made = clock.text(0);
     let Created { id, expires_at } = artifacts.create(payload("one"), SHORT).unwrap();

@@ -1,11 +1,15 @@
 //! What a caller counts on when a file is replaced or deleted: the preconditions of RFC 9110, sections
 //! 13.1.1 and 13.1.2. A directory, a link or a device is a version without a sum.
+use std::fs::{File, Metadata};
+use std::io;
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 
+use super::etag::{State, is_sum};
 use super::root::lstat;
 use super::{Etag, FileError, RelativePath, Root};
+use crate::base::lock::lock;
 
 /// Versions of a file that a condition names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,23 +21,94 @@ pub enum Versions {
     Tags(Vec<String>),
 }
 
+/// How often a file that changes all the time is read anew.
+const TRIES: usize = 3;
+
 /// Conditions, each of which must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conditions {
+    /// A file longer than this, in bytes, has no sum, unless an upload told it.
+    pub max_bytes: u64,
     /// `If-Match`: one of these is there. A weak tag does not say so.
     pub if_match: Option<Versions>,
     /// `If-None-Match`: none of these is.
     pub if_none_match: Option<Versions>,
 }
 
+impl Conditions {
+    /// Whether a file may have to be read to know whether they hold.
+    pub fn reads(&self) -> bool {
+        [&self.if_match, &self.if_none_match]
+            .iter()
+            .any(|versions| matches!(versions, Some(Versions::Tags(_))))
+    }
+}
+
+/// The sum that was found when conditions were looked at, with the state of the file it is of.
+#[derive(Debug, Default)]
+pub(super) struct Sum(Option<(State, Option<String>)>);
+
 impl Root {
     /// `PreconditionFailed` unless the conditions hold. What they say of a long file may take a while to
     /// find out, once for each of its states.
-    pub(super) fn check(&self, path: &RelativePath, conditions: &Conditions) -> Result<(), FileError> {
+    pub(super) fn check(&self, path: &RelativePath, conditions: &Conditions) -> Result<Sum, FileError> {
+        let mut sum = Sum::default();
+        self.look(path, conditions, &mut |file, metadata| {
+            let state = State::of(metadata);
+            if sum.0.as_ref().is_none_or(|(known, _)| *known != state) {
+                sum.0 = Some((state, self.tags.sha256(file, metadata, conditions.max_bytes)?));
+            }
+            Ok(sum.0.as_ref().and_then(|(_, sum)| sum.clone()))
+        })?;
+        Ok(sum)
+    }
+
+    /// Does something while the conditions hold, and no other upload or deletion acts.
+    pub(super) fn if_met<T>(
+        &self,
+        path: &RelativePath,
+        conditions: &Conditions,
+        act: impl FnOnce() -> Result<T, FileError>,
+    ) -> Result<T, FileError> {
+        for _ in 0..TRIES {
+            // Reads a long file, if need be, before the lock is held.
+            let sum = self.check(path, conditions)?;
+            let _publishing = lock(&self.publishing);
+            if self.check_again(path, conditions, &sum)? {
+                return act();
+            }
+        }
+        // Whatever it was, it is another one by now.
+        Err(FileError::PreconditionFailed(path.display()))
+    }
+
+    /// The same without reading: with the sum that was found before. False if that is of another state of the
+    /// file, or of another file.
+    pub(super) fn check_again(
+        &self,
+        path: &RelativePath,
+        conditions: &Conditions,
+        sum: &Sum,
+    ) -> Result<bool, FileError> {
+        let mut is_same = true;
+        let looked = self.look(path, conditions, &mut |_, metadata| {
+            let known = sum.0.as_ref().filter(|(state, _)| *state == State::of(metadata));
+            is_same &= known.is_some();
+            Ok(known.and_then(|(_, sum)| sum.clone()))
+        });
+        if is_same { looked.map(|()| true) } else { Ok(false) }
+    }
+
+    fn look(
+        &self,
+        path: &RelativePath,
+        conditions: &Conditions,
+        sum: &mut dyn FnMut(&File, &Metadata) -> io::Result<Option<String>>,
+    ) -> Result<(), FileError> {
         for (versions, wanted) in [(&conditions.if_match, true), (&conditions.if_none_match, false)] {
             let weakly = !wanted;
             if let Some(versions) = versions
-                && self.is_there(path, versions, weakly)? != wanted
+                && self.is_there(path, versions, weakly, sum)? != wanted
             {
                 return Err(FileError::PreconditionFailed(path.display()));
             }
@@ -41,7 +116,13 @@ impl Root {
         Ok(())
     }
 
-    fn is_there(&self, path: &RelativePath, versions: &Versions, weakly: bool) -> Result<bool, FileError> {
+    fn is_there(
+        &self,
+        path: &RelativePath,
+        versions: &Versions,
+        weakly: bool,
+        sum: &mut dyn FnMut(&File, &Metadata) -> io::Result<Option<String>>,
+    ) -> Result<bool, FileError> {
         let Versions::Tags(wanted) = versions else { return self.is_name(path) };
         let (file, metadata) = match self.open_regular(path) {
             Ok(open) => open,
@@ -59,7 +140,10 @@ impl Root {
         if weakly && wanted.iter().any(|tag| weak == format!("W/\"{tag}\"")) {
             return Ok(true);
         }
-        let found = self.tags.sha256(&file, &metadata).map_err(|e| FileError::from_io(e, path))?;
+        if !wanted.iter().any(|tag| is_sum(tag)) {
+            return Ok(false);
+        }
+        let found = sum(&file, &metadata).map_err(|e| FileError::from_io(e, path))?;
         Ok(found.is_some_and(|found| wanted.contains(&found)))
     }
 

@@ -12,7 +12,6 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use super::path::HIDDEN_PREFIX;
 use super::root::{file_type, lstat, sync_directory};
 use super::{Conditions, FileError, RelativePath, Root, stage};
-use crate::base::lock::lock;
 
 /// A directory's entries, sorted by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,19 +91,16 @@ impl Root {
         let Some((parent, name)) = path.split_last() else {
             return Err(FileError::PathInvalid("the root cannot be deleted"));
         };
-        // Hashes a long file, if need be, before the lock is held.
-        self.check(path, conditions)?;
-        let directory = self.open_directory(&parent)?;
-        {
-            let _publishing = lock(&self.publishing);
-            self.check(path, conditions)?;
+        let directory = self.if_met(path, conditions, || {
+            let directory = self.open_directory(&parent)?;
             // Linux says EISDIR where POSIX has EPERM, so no look is needed before the leap.
             match stage::remove(directory.as_fd(), name) {
                 Err(Errno::EISDIR) => unlinkat(&directory, name, UnlinkatFlags::RemoveDir),
                 result => result,
             }
             .map_err(failed)?;
-        }
+            Ok(directory)
+        })?;
         sync_directory(directory.as_fd()).map_err(failed)
     }
 }

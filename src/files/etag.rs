@@ -19,6 +19,11 @@ pub const HASHED_UP_TO_BYTES: u64 = 64 * 1024 * 1024;
 /// Bytes read, hashed and written at once.
 const BUFFER_BYTES: usize = 128 * 1024;
 
+/// Whether a tag can be a SHA-256.
+pub(super) fn is_sum(tag: &str) -> bool {
+    tag.len() == 64 && tag.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
 /// Remembered digests, about 100 bytes each; over it the oldest goes.
 const CACHED_DIGESTS: usize = 1024;
 
@@ -102,7 +107,11 @@ impl State {
 
 /// Remembered digests, shared by all threads.
 #[derive(Debug, Default)]
-pub(super) struct TagCache(Mutex<Cached>);
+pub(super) struct TagCache {
+    cached: Mutex<Cached>,
+    /// Held while a long file is read, one at a time: who waits may find that it was the same one.
+    reading: Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct Cached {
@@ -123,11 +132,18 @@ impl TagCache {
         Ok(sha256.map_or_else(|| Etag::weak(metadata), Etag::Strong))
     }
 
-    /// The SHA-256 of an open file of any size; none if it changed meanwhile.
-    pub(super) fn sha256(&self, file: &File, metadata: &Metadata) -> io::Result<Option<String>> {
+    /// The SHA-256 of an open file; none if it changed meanwhile, or is unknown and longer than `max_bytes`.
+    pub(super) fn sha256(
+        &self,
+        file: &File,
+        metadata: &Metadata,
+        max_bytes: u64,
+    ) -> io::Result<Option<String>> {
         let state = State::of(metadata);
+        let _reading = (state.bytes > HASHED_UP_TO_BYTES).then(|| lock(&self.reading));
         match self.get(&state) {
             Some(digest) => Ok(Some(hex(&digest))),
+            None if state.bytes > max_bytes => Ok(None),
             None => self.compute(file, state),
         }
     }
@@ -144,12 +160,12 @@ impl TagCache {
     }
 
     fn get(&self, state: &State) -> Option<[u8; 32]> {
-        lock(&self.0).digests.get(state).copied()
+        lock(&self.cached).digests.get(state).copied()
     }
 
     /// Remembers what an upload computed on the way, or a download by reading.
     pub(super) fn insert(&self, state: State, digest: [u8; 32]) {
-        let mut cached = lock(&self.0);
+        let mut cached = lock(&self.cached);
         if cached.digests.insert(state, digest).is_some() {
             return;
         }
@@ -200,7 +216,7 @@ mod tests {
             cache.insert(state(inode), [inode as u8; 32]);
             cache.insert(state(inode), [inode as u8; 32]);
         }
-        let cached = lock(&cache.0);
+        let cached = lock(&cache.cached);
         assert_eq!((cached.digests.len(), cached.order.len()), (CACHED_DIGESTS, CACHED_DIGESTS));
         assert!(!cached.digests.contains_key(&state(0)));
         assert!(cached.digests.contains_key(&state(1)));
@@ -215,6 +231,11 @@ mod tests {
         let tag = cache.tag(&file, &metadata).unwrap();
         assert!(tag.to_string().starts_with("W/\"4000001-"), "{tag}");
         assert_eq!(tag.sha256(), None);
+        assert_eq!(
+            cache.sha256(&file, &metadata, HASHED_UP_TO_BYTES).unwrap(),
+            None,
+            "nor is it read for one"
+        );
         cache.insert(State::of(&metadata), [0xab; 32]);
         let tag = cache.tag(&file, &metadata).unwrap();
         assert_eq!(tag.to_string(), format!("\"{}\"", "ab".repeat(32)));

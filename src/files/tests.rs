@@ -79,7 +79,7 @@ fn options() -> UploadOptions {
 }
 
 fn matching(if_match: Option<Versions>) -> Conditions {
-    Conditions { if_match, ..Conditions::default() }
+    Conditions { max_bytes: u64::MAX, if_match, ..Conditions::default() }
 }
 
 fn put(root: &Root, name: &str, body: &[u8]) -> Result<Uploaded, FileError> {

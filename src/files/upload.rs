@@ -16,7 +16,6 @@ use super::sink::Sink;
 use super::stage::Staged;
 use super::{Conditions, FileError, RelativePath, Root};
 use crate::base::hex::hex;
-use crate::base::lock::lock;
 
 /// What an upload may not do, and what it should.
 #[derive(Clone, Debug)]
@@ -85,14 +84,10 @@ impl Root {
         let written = staged.file.metadata().map_err(|e| FileError::from_io(e, path))?;
         let file = staged.file.try_clone().map_err(|e| FileError::from_io(e, path))?;
 
-        // Hashes a long file that somebody else replaced, if need be, before the lock is held.
-        self.check(path, &options.conditions)?;
-        let created = {
-            let _publishing = lock(&self.publishing);
-            self.check(path, &options.conditions)?;
+        let created = self.if_met(path, &options.conditions, || {
             replaced(&directory, name, path)?;
-            staged.publish(&directory, name).map_err(|errno| FileError::of_naming(errno, path))?
-        };
+            staged.publish(&directory, name).map_err(|errno| FileError::of_naming(errno, path))
+        })?;
         sync_directory(directory.as_fd()).map_err(failed)?;
 
         // Taking its name changed the file's change time and must not have changed more.

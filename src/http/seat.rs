@@ -219,7 +219,7 @@ impl Seat {
 
     /// The request has this much more of a whole body in memory until it is over; false when there is no
     /// room for that, not even after slower ones were cut.
-    pub(super) fn keep(&self, bytes: usize) -> bool {
+    pub fn keep(&self, bytes: usize) -> bool {
         self.0.streams.keep(&self.0.pace, bytes)
     }
 

@@ -28,6 +28,8 @@ use std::time::{Duration, Instant};
 const SLACK: Duration = Duration::from_secs(10);
 /// Bytes of one run's lines that a journal takes; an agent that says more is ended.
 const RUN_BYTES: usize = 64 * 1024 * 1024;
+/// What a line costs there beside its text: number, time and type.
+const LINE_COST_BYTES: usize = 96;
 
 /// How the agent is run.
 #[derive(Clone, Debug)]
@@ -154,7 +156,7 @@ impl Agent {
         let (agent, ours, asked) = (Arc::clone(self), Arc::clone(execution), Arc::clone(asks));
         let mut bytes = 0;
         let output = Output::start(stdout, stderr, false, line::LINE_BYTES, move |stream, text| {
-            bytes += text.len();
+            bytes += text.len() + LINE_COST_BYTES;
             agent.heard(&ours, &asked, stream, text);
             if bytes > RUN_BYTES && agent.book.journal.is_some() {
                 bytes = 0;
@@ -206,7 +208,13 @@ impl Agent {
     }
 
     /// A line the agent wrote.
-    fn heard(&self, execution: &Execution, asks: &Arc<dyn Asks>, stream: Stream, text: &str) {
+    fn heard(
+        self: &Arc<Agent>,
+        execution: &Arc<Execution>,
+        asks: &Arc<dyn Asks>,
+        stream: Stream,
+        text: &str,
+    ) {
         if let Some(journal) = &self.book.journal {
             journal.wait_for_room();
         }
@@ -229,8 +237,16 @@ impl Agent {
                 let reason = format!(
                     "a tool call needs an id (letters, digits, - and _) and a toolName, and is nested {DEPTH} deep at most"
                 );
-                execution.say(line::decision(false, call.unwrap_or(Json::Null), Some(&reason)));
+                self.answer(execution, line::decision(false, call.unwrap_or(Json::Null), Some(&reason)));
             }
+        }
+    }
+
+    /// Tells the agent what became of a tool call. One that reads none of so many is ended: it would wait for
+    /// those it can no longer be told.
+    pub(super) fn answer(self: &Arc<Agent>, execution: &Arc<Execution>, line: String) {
+        if !execution.decide(line) {
+            self.end_because(execution, "it does not read what it is told");
         }
     }
 
@@ -266,12 +282,19 @@ impl Agent {
     }
 
     fn end_because(self: &Arc<Agent>, execution: &Arc<Execution>, why: &'static str) {
-        lock(&execution.ended_because).get_or_insert(why);
-        let (agent, execution) = (Arc::clone(self), Arc::clone(execution));
+        {
+            let mut because = lock(&execution.ended_because);
+            if because.is_some() {
+                return;
+            }
+            *because = Some(why);
+        }
+        let (agent, ours) = (Arc::clone(self), Arc::clone(execution));
         // Called where its output is read, which must go on for it to end.
-        let ends = thread::spawn("agent-end", move || agent.signal(&execution, agent.settings.grace));
+        let ends = thread::spawn("agent-end", move || agent.signal(&ours, agent.settings.grace));
         if let Err(error) = ends {
             log::warn!("agent: cannot be ended: {error}");
+            *lock(&execution.ended_because) = None;
         }
     }
 

@@ -68,7 +68,7 @@ pub struct Approval {
 /// Why an approval cannot be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AskError {
-    /// There is, or was lately, one with this id.
+    /// There is one with this id, or there was lately in the same run.
     Duplicate,
     /// [`MAX_PENDING`] are pending.
     TooMany,
@@ -81,6 +81,8 @@ pub enum DecideError {
     NotFound,
     /// It was decided before: so.
     Already(Decision),
+    /// The journal cannot be written: it stays pending.
+    Journal,
 }
 
 #[derive(Debug, Default)]
@@ -122,7 +124,7 @@ impl Approvals {
     /// back here.
     pub(super) fn ask(&self, approval: Approval, first: impl FnOnce(&Approval)) -> Result<(), AskError> {
         let mut inner = lock(&self.inner);
-        if inner.find(&approval.id).is_some() {
+        if inner.is_taken(&approval.id, &approval.run) {
             return Err(AskError::Duplicate);
         }
         if inner.pending.len() >= MAX_PENDING {
@@ -153,6 +155,17 @@ impl Approvals {
         Ok(approval)
     }
 
+    /// Takes a decision back that could not be kept.
+    pub(super) fn undo(&self, approval: &Approval) {
+        let mut inner = lock(&self.inner);
+        let Some(place) = inner.decided.iter().rposition(|decided| decided == approval) else { return };
+        let Some(mut approval) = inner.decided.remove(place) else { return };
+        (approval.decision, approval.decided_ms, approval.reason) = (Decision::Pending, None, None);
+        inner.pending.push(approval);
+        drop(inner);
+        self.changed.notify_all();
+    }
+
     /// Those that are pending, the oldest first.
     pub(super) fn pending(&self) -> Vec<Approval> {
         lock(&self.inner).pending.clone()
@@ -163,6 +176,12 @@ impl Approvals {
         lock(&self.inner).decided.iter().rev().cloned().collect()
     }
 
+    /// Whether a run may not ask under this id: one that is pending has it, or one of its own had it.
+    pub(super) fn is_taken(&self, id: &str, run: &str) -> bool {
+        lock(&self.inner).is_taken(id, run)
+    }
+
+    /// The one with this id, of several the latest.
     pub(super) fn get(&self, id: &str) -> Option<Approval> {
         lock(&self.inner).find(id).cloned()
     }
@@ -223,6 +242,11 @@ impl Inner {
         self.pending.iter().chain(self.decided.iter().rev()).find(|approval| approval.id == id)
     }
 
+    fn is_taken(&self, id: &str, run: &str) -> bool {
+        self.pending.iter().any(|approval| approval.id == id)
+            || self.decided.iter().any(|approval| approval.id == id && approval.run == run)
+    }
+
     fn end(&mut self, place: usize, decision: Decision, reason: Option<String>) -> Approval {
         let mut approval = self.pending.remove(place);
         (approval.decision, approval.decided_ms, approval.reason) = (decision, Some(now_ms()), reason);
@@ -281,6 +305,13 @@ mod tests {
             "a decided one, too"
         );
         assert_eq!(approvals.get("a"), Some(decided));
+        let later = Approval { run: "later".to_owned(), ..approval("a", None) };
+        approvals.ask(later.clone(), |_| {}).unwrap();
+        assert_eq!(approvals.get("a"), Some(later.clone()), "of another run");
+        assert!(approvals.is_taken("a", "third"), "while it is pending");
+        let undone = approvals.decide("a", Decision::Approved, None).unwrap();
+        approvals.undo(&undone);
+        assert_eq!((approvals.pending(), approvals.history().len()), (vec![later], 1), "it never was");
     }
 
     #[test]

@@ -6,12 +6,13 @@ use super::handle::Inner;
 use super::line;
 use crate::events::{Action, Json, now_ms};
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// What becomes of an agent's tool calls.
 pub(super) trait Asks: Send + Sync {
     /// The agent wants to use a tool.
-    fn asked(&self, execution: &Execution, id: String, tool: String, args: Json);
+    fn asked(&self, execution: &Arc<Execution>, id: String, tool: String, args: Json);
     /// Its run has ended.
     fn run_ended(&self, run: &str);
 }
@@ -28,10 +29,14 @@ pub(super) fn requested(approval: &Approval) -> Action {
 }
 
 impl Inner {
-    /// Passes a decision on: to the disk, the run, the listeners, the agent.
-    pub(super) fn settle(&self, approval: &Approval, surely: bool) {
-        if let Some(journal) = &self.book.journal {
-            journal.approval(approval, surely);
+    /// Passes a decision on: to the disk, the run, the listeners, the agent. With `surely` to the disk first, and
+    /// where that takes it no further: then false.
+    pub(super) fn settle(&self, approval: &Approval, surely: bool) -> bool {
+        if let Some(journal) = &self.book.journal
+            && !journal.approval(approval, surely)
+            && surely
+        {
+            return false;
         }
         let kind = match approval.decision {
             Decision::Approved => "HITL_APPROVAL_GRANTED",
@@ -39,12 +44,15 @@ impl Inner {
             Decision::Expired | Decision::Pending => "HITL_APPROVAL_EXPIRED",
         };
         self.note_decision(kind, &approval.run, &approval.id, approval.reason.as_deref());
-        let Some(execution) = self.agent.as_ref().and_then(|agent| agent.current()) else { return };
-        if execution.id == approval.run {
+        if let Some(agent) = &self.agent
+            && let Some(execution) = agent.current()
+            && execution.id == approval.run
+        {
             let granted = approval.decision == Decision::Approved;
             let id = Json::String(approval.id.clone());
-            execution.say(line::decision(granted, id, approval.reason.as_deref()));
+            agent.answer(&execution, line::decision(granted, id, approval.reason.as_deref()));
         }
+        true
     }
 
     fn note_decision(&self, kind: &'static str, run: &str, id: &str, reason: Option<&str>) {
@@ -57,20 +65,21 @@ impl Inner {
 }
 
 impl Asks for Inner {
-    fn asked(&self, execution: &Execution, id: String, tool: String, args: Json) {
+    fn asked(&self, execution: &Arc<Execution>, id: String, tool: String, args: Json) {
         let payload = json!({"id": id, "toolName": tool, "args": Value::from(&args)});
         self.book.record(&execution.id, &Action::new("AGENT_TOOL_CALL_REQUESTED", payload));
-        let own = Json::String(id.clone());
-        let refuse = |reason| execution.say(line::decision(false, own.clone(), Some(reason)));
+        let answer = |granted, reason| {
+            if let Some(agent) = &self.agent {
+                agent.answer(execution, line::decision(granted, Json::String(id.clone()), Some(reason)));
+            }
+        };
         // To note a decision would decide the one that is pending.
-        if self.approvals.get(&id).is_some() {
-            refuse("there is an approval with this id");
-            return;
+        if self.approvals.is_taken(&id, &execution.id) {
+            return answer(false, "there is an approval with this id");
         }
         if !self.rule.asks(&tool) {
             self.note_decision("HITL_APPROVAL_GRANTED", &execution.id, &id, Some("not required"));
-            execution.say(line::decision(true, own, Some("not required")));
-            return;
+            return answer(true, "not required");
         }
         let now = now_ms();
         let wait = self.approval_timeout.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
@@ -88,21 +97,25 @@ impl Asks for Inner {
         let note = |approval: &Approval| self.book.record(&execution.id, &requested(approval));
         // Only an agent's reader asks, so the room that is there stays. What people see must not be lost,
         // even if we are killed at once.
-        let room = self.approvals.has_room();
-        if room && let Some(journal) = &self.book.journal {
-            journal.approval(&approval, true);
-        }
-        if !room || self.approvals.ask(approval, note).is_err() {
-            let reason = "too many approvals are pending";
+        let refusal = if !self.approvals.has_room() {
+            Some("too many approvals are pending")
+        } else if !self.book.journal.as_ref().is_none_or(|journal| journal.approval(&approval, true)) {
+            Some("the journal cannot be written")
+        } else {
+            self.approvals.ask(approval, note).err().map(|_| "too many approvals are pending")
+        };
+        if let Some(reason) = refusal {
             self.note_decision("HITL_APPROVAL_REJECTED", &execution.id, &id, Some(reason));
-            refuse(reason);
+            answer(false, reason);
         }
     }
 
     fn run_ended(&self, run: &str) {
         // A server that ends leaves its approvals to its next life.
         if !self.ending.load(Ordering::Acquire) {
-            self.approvals.end_run(run).iter().for_each(|approval| self.settle(approval, false));
+            for approval in self.approvals.end_run(run) {
+                self.settle(&approval, false);
+            }
         }
     }
 }

@@ -6,8 +6,9 @@ use super::history::{Entry, History};
 use super::journal::{Finish, Journal, Sealed, ending};
 use super::run::{Kind, Record, RunStatus};
 use crate::base::lock::lock;
-use crate::events::{Action, Bus, Json};
+use crate::events::{Action, Bus};
 use serde_json::json;
+use serde_json::value::RawValue;
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -32,8 +33,8 @@ impl Filter {
 pub struct Run {
     /// In short.
     pub record: Record,
-    /// Its actions, each as an object with `seq`, `timestamp`, `type` and perhaps `payload`.
-    pub actions: Vec<Json>,
+    /// Its actions, each an object with `seq`, `timestamp`, `type` and perhaps `payload`, as JSON.
+    pub actions: Vec<Box<RawValue>>,
     /// Whether those are all of them.
     pub complete: bool,
 }

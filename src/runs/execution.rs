@@ -32,4 +32,9 @@ impl Execution {
     pub(super) fn say(&self, line: String) -> bool {
         lock(&self.input).as_ref().is_some_and(|input| input.send(line))
     }
+
+    /// Gives the agent a decision; false if so many wait to be read that there is no room for it.
+    pub(super) fn decide(&self, line: String) -> bool {
+        lock(&self.input).as_ref().is_none_or(|input| input.decide(line))
+    }
 }

@@ -57,7 +57,9 @@ impl Runs {
         let inner = Arc::clone(&runs.0);
         thread::spawn("approvals", move || {
             while let Some(expired) = inner.approvals.next_expired() {
-                expired.into_iter().for_each(|approval| inner.settle(&approval, false));
+                for approval in expired {
+                    inner.settle(&approval, false);
+                }
             }
         })?;
         Ok((runs, recovered))
@@ -180,6 +182,11 @@ impl Runs {
         self.0.book.remembers(id)
     }
 
+    /// Bytes of a run's actions that are read from the journal, if they are.
+    pub fn log_bytes(&self, id: &str) -> usize {
+        self.0.book.journal.as_ref().map_or(0, |journal| journal.log_bytes(id))
+    }
+
     /// The runs asked for, the latest begun first.
     ///
     /// # Errors
@@ -204,8 +211,11 @@ impl Runs {
     pub fn decide(&self, id: &str, granted: bool, reason: Option<String>) -> Result<Approval, DecideError> {
         let decision = if granted { Decision::Approved } else { Decision::Rejected };
         let approval = self.0.approvals.decide(id, decision, reason)?;
-        self.0.settle(&approval, true);
-        Ok(approval)
+        if self.0.settle(&approval, true) {
+            return Ok(approval);
+        }
+        self.0.approvals.undo(&approval);
+        Err(DecideError::Journal)
     }
 
     /// Pending approvals, the oldest first.

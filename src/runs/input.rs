@@ -2,7 +2,7 @@
 //! of whoever has something to say.
 use crate::base::stop::StopToken;
 use crate::base::thread;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -10,8 +10,10 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::process::ChildStdin;
 
-/// Lines that wait to be read by an agent. All decisions that can be pending fit.
-const QUEUE: usize = 2 * super::approval::MAX_PENDING;
+/// Lines that wait to be read by an agent.
+const QUEUE: usize = 4096;
+/// When more than these wait, only decisions are added.
+const OTHERS: usize = 128;
 /// How often a writer that waits looks whether its agent is still there.
 const LOOK_MS: u16 = 250;
 
@@ -34,9 +36,14 @@ impl Input {
         Ok(Input { queue, over })
     }
 
-    /// Adds a line; false if too many wait already, or the agent reads no more.
+    /// Adds a line; false if many wait already, or the agent reads no more.
     pub(super) fn send(&self, line: String) -> bool {
-        self.queue.try_send(line).is_ok()
+        self.queue.len() < OTHERS && self.queue.try_send(line).is_ok()
+    }
+
+    /// Adds a decision; false if there is no room even for that.
+    pub(super) fn decide(&self, line: String) -> bool {
+        !matches!(self.queue.try_send(line), Err(TrySendError::Full(_)))
     }
 }
 

@@ -13,7 +13,7 @@ use super::programs::Program;
 use super::protocol;
 use super::runtime::Runtime;
 use super::store::{EventKind, Severity, StoreError};
-use super::talk::Talk;
+use super::talk::{DEAF, Talk};
 use super::transcript::{Entry, TranscriptRole};
 use super::worker::{Worker, WorkerView, connected, unconnected};
 use crate::base::lock::lock;
@@ -209,6 +209,8 @@ fn reserve(worker: &Worker, input: &WorkerInput) -> Result<Arc<Process>, Workers
     };
     let refusal = if process.is_over() {
         Some((Outcome::Errored, "the worker's process has ended"))
+    } else if process.is_deaf() {
+        Some((Outcome::Errored, DEAF))
     } else if state.execution.run_state == RunState::Busy || !process.has_room() {
         Some((Outcome::Busy, "worker is already running"))
     } else if !state.transcript.has_room(input.content.len()) {

@@ -10,12 +10,16 @@ use std::convert::Infallible;
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::process::ChildStdin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Bytes of a line of output; a longer one is more than one.
 pub(super) const LINE_BYTES: usize = 256 * 1024;
 /// How often a write that the process does not read looks whether the process still is.
 const WRITE_LOOK_MS: u8 = 100;
+/// How long one that reads no more may take to have ended.
+const LAST_BREATH: Duration = Duration::from_millis(200);
 /// How long the last words of a process may take to be read; the output's thread has its own bound.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -55,12 +59,16 @@ pub(super) struct Process {
     input: Sender<Vec<u8>>,
     /// Closes when the process is gone and its last words are read.
     over: Receiver<Infallible>,
+    is_deaf: Arc<AtomicBool>,
 }
 
 /// Who hears of a process.
 pub(super) trait Ear: Send + 'static {
     /// It wrote a line.
     fn line(&self, stream: Stream, line: &str);
+
+    /// It has closed its standard input, which it was to be told something by.
+    fn deaf(&self);
 
     /// It is gone, and there are no more lines.
     fn silence(&self);
@@ -92,8 +100,13 @@ impl Process {
         .map_err(unwatched)?;
         let (input, lines) = bounded(1);
         let (ending, over) = bounded(0);
+        let is_deaf = Arc::new(AtomicBool::new(false));
+        let turned_deaf = Arc::clone(&is_deaf);
         let body = move || {
-            let exit = attend(stdin, &lines, &exit);
+            let exit = attend(stdin, &lines, &exit, &|| {
+                turned_deaf.store(true, Ordering::Release);
+                ear.deaf();
+            });
             // Its last words may be its answer, and storing them may take a while.
             output.finish_all();
             ear.silence();
@@ -101,7 +114,12 @@ impl Process {
             ear.ended(exit);
         };
         crate::base::thread::spawn("worker-process", body).map_err(unwatched)?;
-        Ok(Process { pid, input, over })
+        Ok(Process { pid, input, over, is_deaf })
+    }
+
+    /// Whether it reads nothing any more.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.is_deaf.load(Ordering::Acquire)
     }
 
     /// Whether it can be told something now: one line waits for it at most, besides the one it reads.
@@ -126,7 +144,12 @@ impl Process {
 }
 
 /// Writes what it is told and waits for its end.
-fn attend(stdin: Option<ChildStdin>, lines: &Receiver<Vec<u8>>, exit: &Receiver<Exit>) -> Exit {
+fn attend(
+    stdin: Option<ChildStdin>,
+    lines: &Receiver<Vec<u8>>,
+    exit: &Receiver<Exit>,
+    deaf: &dyn Fn(),
+) -> Exit {
     let mut stdin = stdin.filter(|stdin| match fcntl(stdin, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)) {
         Ok(_) => true,
         Err(errno) => {
@@ -136,20 +159,26 @@ fn attend(stdin: Option<ChildStdin>, lines: &Receiver<Vec<u8>>, exit: &Receiver<
     });
     let nothing = never();
     let mut open = true;
+    // Every exit is sent; without one we would have lost it to a bug.
+    let lost = Exit::Signal(Signal::SIGKILL as i32);
     loop {
         let next = if open { lines } else { &nothing };
         select! {
             recv(next) -> line => match line {
                 Ok(line) => {
-                    if stdin.as_mut().is_some_and(|stdin| write(stdin, &line, exit).is_err()) {
-                        // It has closed its end: nobody listens any more.
+                    if stdin.as_mut().is_none_or(|stdin| write(stdin, &line, exit).is_err()) {
                         stdin = None;
+                        // One that has ended says so itself, in a moment.
+                        match exit.recv_timeout(LAST_BREATH) {
+                            Ok(exit) => return exit,
+                            Err(RecvTimeoutError::Disconnected) => return lost,
+                            Err(RecvTimeoutError::Timeout) => deaf(),
+                        }
                     }
                 }
                 Err(_) => open = false,
             },
-            // Every exit is sent; without one we would have lost it to a bug.
-            recv(exit) -> exit => return exit.unwrap_or(Exit::Signal(Signal::SIGKILL as i32)),
+            recv(exit) -> exit => return exit.unwrap_or(lost),
         }
     }
 }

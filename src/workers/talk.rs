@@ -1,5 +1,5 @@
 //! What a worker's process says becomes events, transcript and state.
-use super::model::RunState;
+use super::model::{Operation, Outcome, RunState};
 use super::observe::ChangeKind;
 use super::process::Ear;
 use super::protocol::{self, Line, Meaning};
@@ -13,6 +13,9 @@ use std::time::SystemTime;
 
 /// Bytes of plain lines that are collected; more become a further text.
 const COLLECTED_BYTES: usize = 256 * 1024;
+
+/// What is said of one that closed its standard input.
+pub(super) const DEAF: &str = "the worker's process does not read what it is told";
 
 /// The plain lines since the worker was last idle.
 #[derive(Debug, Default)]
@@ -88,6 +91,12 @@ impl Ear for Talk {
                 self.worker.feed.publish(event);
             }
         }
+    }
+
+    fn deaf(&self) {
+        lock(&self.worker.state).note(Operation::Input, Outcome::Errored, RunState::Errored, Some(DEAF));
+        self.worker.feed.publish(protocol::error(DEAF));
+        self.runtime.tell(ChangeKind::StateChanged, &self.worker);
     }
 
     fn silence(&self) {

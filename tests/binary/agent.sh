@@ -33,6 +33,10 @@ case "$line" in
 *say-ask-both*) tool one write; tool one read; read -r a; echo "got $a"; read -r b; echo "got $b" ;;
 *say-ask-read*) tool r1 read; read -r a; echo "got $a" ;;
 *say-ask-bad*) echo '{"type":"AGENT_TOOL_CALL_REQUESTED","payload":{"id":"a/b"}}'; read -r a; echo "got $a" ;;
+*say-calls*)
+    calls=${line#*say-calls-}; calls=${calls%%-*}; n=0
+    while [ $n -lt "$calls" ]; do tool "c$n" read; n=$((n+1)); done
+    n=0; while [ $n -lt "$calls" ] && read -r a; do n=$((n+1)); done; echo "got $n" ;;
 *say-ask-flood*) n=0; while [ $n -lt 65 ]; do tool "f$n" write; n=$((n+1)); done; read -r a; echo "got $a"; read -r b ;;
 *say-ask-end*) tool left write ;;
 *say-ask*) tool one write; read -r a; echo "got $a" ;;

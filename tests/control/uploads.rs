@@ -1,5 +1,6 @@
 //! Uploads through the running binary: whole and visible when they are answered, or not there at all.
 
+use crate::binary::client::Client;
 use crate::binary::{IDLE, Reserved, Response, Server, connect, eventually, read_to_end, unused_port};
 use crate::common;
 use std::io::{Read, Write};
@@ -127,6 +128,27 @@ fn nothing_is_overwritten_or_deleted_by_who_does_not_know_it() {
     assert_eq!(delete("d/f", &format!("If-Match: {tag}\r\n")), 204);
     assert_eq!(delete("d", "If-Match: \"x\"\r\n"), 412, "a directory has no sum");
     assert_eq!(delete("d", "If-Match: *\r\n"), 204);
+}
+
+#[test]
+fn reading_a_long_file_for_a_condition_keeps_nobody_waiting() {
+    let server = idle(&[]);
+    let long = std::fs::File::create(server.root().join("long")).unwrap();
+    long.set_len(2 << 30).unwrap();
+    // More than there are threads for control requests.
+    let mut waiting = [(); 10].map(|()| {
+        let mut client = Client::new(server.address);
+        client.request("DELETE", "/_frag/files/long", &format!("If-Match: \"{HELLO}\"\r\n"));
+        client
+    });
+    for _ in 0..20 {
+        assert_eq!(server.get("/_frag/status", "").status, 200);
+    }
+    assert!(!waiting.iter().any(Client::has_data), "they wait still");
+    long.set_len(5).unwrap();
+    for client in &mut waiting {
+        assert_eq!(client.response("DELETE").status, 412);
+    }
 }
 
 #[test]

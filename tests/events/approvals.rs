@@ -191,6 +191,47 @@ fn an_id_in_use_cannot_be_used_to_pass() {
 }
 
 #[test]
+fn each_run_may_number_its_calls_anew() {
+    let server = asking(&[]);
+    for _ in 0..2 {
+        let id = invoke(&server, "say-ask");
+        wait_pending(&server, 1);
+        assert_eq!(decide(&server, "one", "approve").0, 200);
+        assert!(texts(&ended(&server, &id))[0].contains("HITL_APPROVAL_GRANTED"));
+    }
+    let history = get(&server, "/approvals/history").json();
+    let runs = [0, 1].map(|n| history["history"][n]["executionId"].as_str().unwrap().to_owned());
+    assert_ne!(runs[0], runs[1]);
+}
+
+#[test]
+fn every_call_is_answered_or_the_run_ends() {
+    let server = asking(&[]);
+    assert_eq!(texts(&whole(&server, "say-calls-3000-")), ["got 3000"]);
+    let run = whole(&server, "say-calls-9000-");
+    assert_eq!(
+        (&run["status"], &run["error"]),
+        (&json!("aborted"), &json!("it does not read what it is told"))
+    );
+}
+
+#[test]
+fn a_decision_that_cannot_be_kept_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = asking(&["--journal", dir.path().to_str().unwrap()]);
+    invoke(&server, "say-ask");
+    wait_pending(&server, 1);
+    // The log of the app's next life cannot be made.
+    std::fs::remove_dir_all(dir.path().join("logs")).unwrap();
+    assert_eq!(post(&server, "/restart", "").status, 200);
+    eventually("the journal has failed", || server.get("/_frag/health", "").status == 503);
+    let refused = (503, json!({"error": "The journal cannot be written"}));
+    assert_eq!(decide(&server, "one", "approve"), refused);
+    assert_eq!(pending(&server).len(), 1);
+    assert_eq!(get(&server, "/approvals/history").json(), json!({"history": []}));
+}
+
+#[test]
 fn a_call_without_an_id_is_refused() {
     let server = asking(&[]);
     let run = whole(&server, "say-ask-bad");

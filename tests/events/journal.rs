@@ -530,3 +530,25 @@ fn a_disk_that_hangs_keeps_no_dispatch_for_ever() {
     let refused = answers.find(|(status, _)| *status != 200);
     assert_eq!(refused, Some((503, "The journal has no room".to_owned())));
 }
+
+#[test]
+fn a_disk_that_hangs_keeps_runs_from_beginning_and_closes_no_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let _disk = hang(&dir.path().join("state.jsonl"));
+    let server = keeping(dir.path(), &["--exec", "any"]);
+    let id = invoke(&server, "say-hang");
+    wrote(&server, &id, "hanging");
+    assert_eq!(post(&server, "/restart", "").status, 200);
+    let note = json!({"action": {"type": "NOTE", "payload": {"text": "x".repeat(1_000_000)}}}).to_string();
+    for _ in 0..5 {
+        assert_eq!(post(&server, "/dispatch", &note).status, 200);
+    }
+    let fields = format!("{TOKEN}Content-Type: application/json\r\n");
+    let exec = server.send("POST", "/_frag/exec", &fields, b"{\"args\":[\"true\"],\"stream\":false}");
+    assert_eq!((exec.status, exec.json()["code"].clone()), (503, json!("service_unavailable")));
+    // Whoever cannot wait is in nobody's way, and is no part of the run.
+    for _ in 0..5000 {
+        post(&server, "/interrupt", "");
+    }
+    assert_eq!(server.get("/_frag/health", "").status, 200);
+}

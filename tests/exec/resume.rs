@@ -232,6 +232,32 @@ fn the_output_of_old_runs_goes_before_they_do() {
 }
 
 #[test]
+fn the_output_of_a_reply_does_not_go_before_it_was_given() {
+    let server = server(&[]);
+    let script = "yes | head -c 1048576; yes | head -c 1048576 >&2";
+    std::thread::scope(|scope| {
+        let waiting = [0, 1, 2, 3].map(|n| {
+            let script = format!("{script}; touch begun{n}; while [ ! -e go ]; do sleep 0.01; done");
+            let server = &server;
+            scope.spawn(move || reply(server, with(sh(&script), json!({"stream": false}))))
+        });
+        let begun = |n| server.root().join(format!("begun{n}")).exists();
+        eventually("they have written", || (0..4).all(begun));
+        for _ in 0..9 {
+            let id = detached(&server, sh(script));
+            wait_over(&server, &id);
+        }
+        std::fs::write(server.root().join("go"), "").unwrap();
+        for reply in waiting.map(|waiting| waiting.join().unwrap()) {
+            for stream in ["stdout", "stderr"] {
+                assert_eq!(reply[stream].as_str().unwrap().len(), 1 << 20, "{stream}");
+            }
+            assert_eq!(reply["truncated"], false);
+        }
+    });
+}
+
+#[test]
 fn places_that_are_none_are_refused() {
     let server = server(&[]);
     let id = reply(&server, sh("echo abc"))["run_id"].as_str().unwrap().to_owned();

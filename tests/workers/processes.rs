@@ -56,6 +56,19 @@ fn what_is_said_stands_in_the_transcript() {
 }
 
 #[test]
+fn a_worker_that_reads_no_more_is_said_to_be_deaf() {
+    let server = start_running("sh -c 'exec 0<&-; exec sleep 1000'", &[]);
+    let id = server.create(ASSISTANT);
+    assert_eq!(input(&server, &id, "hello").0, 200, "nobody knows yet");
+    let execution = || server.ask("GET", &format!("/workers/{id}"), "")["worker"]["execution"].clone();
+    eventually("its state says so", || execution()["run_state"] == "errored");
+    let message = "the worker's process does not read what it is told";
+    assert_eq!(execution()["last_result"]["message"], message);
+    let (status, refused) = input(&server, &id, "hello?");
+    assert_eq!((status, &refused["error"]["code"]), (409, &json!("worker_execution_rejected")), "{refused}");
+}
+
+#[test]
 fn a_busy_worker_takes_no_input_until_it_says_that_it_is_idle() {
     let server = start(&[]);
     let id = server.create(ASSISTANT);

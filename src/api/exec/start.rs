@@ -22,6 +22,11 @@ pub(super) fn serve(api: &Api, exec: &Exec, exchange: &mut Exchange<'_>) -> Resu
     let streams = request.stream;
     let wanted = wanted(exec, exchange.head(), request, entered.as_ref())?;
     exchange.seat().leave_pool()?;
+    // Each run is one of the journal's, and its end cannot wait.
+    #[cfg(feature = "runs")]
+    if !api.runs.wait_for_room(exchange)? {
+        return Ok(Answer::Served(Served::Gone));
+    }
     let run = exec.start(wanted)?;
     drop(entered);
     let owner = run.own(exec.stop_grace());
@@ -82,6 +87,8 @@ fn context(head: &Head, body: Option<String>) -> Result<String, ExecError> {
 
 /// Waits for the end of a run; its client may leave meanwhile.
 fn reply(exchange: &Exchange<'_>, run: &Arc<Run>) -> Answer {
+    // Nothing that is kept is forgotten until it was read.
+    let _reader = run.read_from([0; 2], false);
     while !run.wait_end(LOOK) {
         if peer_gone(exchange.client()) {
             return Answer::Served(Served::Gone);

@@ -52,6 +52,7 @@ impl Failure {
             DecideError::Already(decision) => {
                 Failure::new(409, format!("Approval already decided: {}", decision.as_str()))
             }
+            DecideError::Journal => Failure::new(503, "The journal cannot be written"),
         }
     }
 

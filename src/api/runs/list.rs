@@ -3,7 +3,7 @@ use super::error::Failure;
 use super::wire::RunJson;
 use super::{RunsApi, body, parse, shown};
 use crate::api::query::Query;
-use crate::http::{Exchange, Response};
+use crate::http::{Exchange, HttpError, Response};
 use crate::runs::{Filter, Kind, Record, RunStatus, is_id};
 use serde::Serialize;
 
@@ -54,7 +54,12 @@ fn id(raw: &[u8]) -> Result<&str, Failure> {
 pub(super) fn one(api: &RunsApi, exchange: &Exchange<'_>, raw: &[u8]) -> Result<Response, Failure> {
     let id = id(raw)?;
     if !api.runs.remembers(id) {
-        exchange.seat().leave_pool()?;
+        let seat = exchange.seat();
+        seat.leave_pool()?;
+        // What is read of its log is in memory beside the answer that is made of it.
+        if !seat.keep(api.runs.log_bytes(id)) {
+            return Err(HttpError::overloaded("too many logs are being read").into());
+        }
     }
     let run = api.runs.get(id).map_err(|error| Failure::of_run(error, id))?;
     Ok(Response::json(200, &RunJson::full(&run)))

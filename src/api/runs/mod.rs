@@ -14,16 +14,20 @@ pub use wire::encode;
 
 use super::{Answer, Api};
 use crate::events::{Action, Bus, Json};
-use crate::http::{Exchange, HttpError, Served};
+use crate::http::{Exchange, HttpError, Served, peer_gone};
 use crate::runs::{Contracts, Runs};
 use error::Failure;
 use percent_encoding::percent_decode;
 use route::{Route, RouteError, route};
 use serde_json::Value;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes of a request's body.
 const BODY_BYTES: u64 = 1 << 20;
+/// How long a request waits for a journal that has no room.
+const ROOM_WAIT: Duration = Duration::from_secs(10);
+/// How often it looks whether its client is still there.
+const LOOK: Duration = Duration::from_millis(250);
 /// Characters of a client's text that an error repeats.
 const SHOWN_CHARS: usize = 128;
 
@@ -47,9 +51,29 @@ pub struct RunsApi {
 }
 
 impl RunsApi {
-    /// Notes what another route did.
+    /// Notes what another route did. A journal that has no room keeps nobody from that.
     pub(super) fn happened(&self, kind: &'static str, payload: Value) {
-        self.runs.act(&Action::new(kind, payload));
+        self.runs.act_if_room(&Action::new(kind, payload));
+    }
+
+    /// Waits until the journal has room for what a request is about to cause; false when the client leaves
+    /// meanwhile: nobody would know that it was done after all.
+    pub(super) fn wait_for_room(&self, exchange: &Exchange<'_>) -> Result<bool, HttpError> {
+        let until = Instant::now() + ROOM_WAIT;
+        while !self.runs.has_room() {
+            exchange.seat().leave_pool()?;
+            let has_room = self.runs.wait_for_room(LOOK);
+            if peer_gone(exchange.client()) {
+                return Ok(false);
+            }
+            if has_room {
+                break;
+            }
+            if Instant::now() >= until || exchange.stopping().is_set() {
+                return Err(HttpError::overloaded("The journal has no room"));
+            }
+        }
+        Ok(true)
     }
 }
 

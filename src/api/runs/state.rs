@@ -4,14 +4,8 @@ use super::{RunsApi, object, text_field};
 use crate::api::Api;
 use crate::api::query::Query;
 use crate::events::{Action, Json, Slice, Slices};
-use crate::http::{Exchange, Response, peer_gone};
+use crate::http::{Exchange, Response};
 use serde::Serialize;
-use std::time::{Duration, Instant};
-
-/// How long an action waits for a journal that has no room.
-const ROOM_WAIT: Duration = Duration::from_secs(10);
-/// How often it looks whether its client is still there.
-const LOOK: Duration = Duration::from_millis(250);
 
 /// `GET state`: all slices; with `?strict=true` those that are streamed.
 pub(super) fn state(api: &RunsApi, exchange: &Exchange<'_>) -> Result<Response, Failure> {
@@ -78,20 +72,8 @@ pub(super) fn dispatch(api: &Api, exchange: &mut Exchange<'_>) -> Result<Option<
         return Err(Failure::new(400, format!("Action type not accepted: {shown}")));
     }
     let action = Action::of(kind.to_owned(), action.get("payload").cloned());
-    let until = Instant::now() + ROOM_WAIT;
-    while !api.runs.runs.has_room() {
-        exchange.seat().leave_pool()?;
-        let has_room = api.runs.runs.wait_for_room(LOOK);
-        // Nobody would know that it was done after all.
-        if peer_gone(exchange.client()) {
-            return Ok(None);
-        }
-        if has_room {
-            break;
-        }
-        if Instant::now() >= until || exchange.stopping().is_set() {
-            return Err(Failure::new(503, "The journal has no room"));
-        }
+    if !api.runs.wait_for_room(exchange)? {
+        return Ok(None);
     }
     api.runs.runs.act(&action);
     match kind {

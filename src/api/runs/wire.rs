@@ -3,6 +3,7 @@ use crate::events::{Action, Change, Event, Json, Slices, State};
 use crate::http::sse;
 use crate::runs::{Approval, Record};
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 /// An event as it goes out. `id` is the number of the event, or of the last one before it.
 fn frame(name: &str, id: u64, json: &impl Serialize) -> Vec<u8> {
@@ -134,7 +135,7 @@ pub(super) struct RunJson<'r> {
     #[serde(skip_serializing_if = "Option::is_none")]
     chain: Option<&'r str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    actions: Option<&'r [Json]>,
+    actions: Option<&'r [Box<RawValue>]>,
     /// There are more actions than these.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     actions_truncated: bool,

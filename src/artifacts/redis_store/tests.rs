@@ -186,5 +186,5 @@ fn nobody_at_the_address_is_an_error_that_passes() {
     let artifacts = Artifacts::new(Box::new(store), TestClock::new().ttl(), Box::new(|_| {}));
     let error = artifacts.create(Payload::new("x".to_owned()).unwrap(), SHORT).unwrap_err();
     assert!(matches!(&error, StoreError::Unavailable(why) if !why.contains("hush")), "{error}");
-    assert!(matches!(artifacts.check(), Err(StoreError::Unavailable(_))));
+    assert!(matches!(artifacts.check(SHORT), Err(StoreError::Unavailable(_))));
 }

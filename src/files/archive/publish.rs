@@ -1,6 +1,7 @@
 //! Gives the members of an archive their names, or takes them back: first everything is looked at, then
 //! the directories are made, then each file gets its name, the one it replaces being kept under a hidden
 //! name until all of them have theirs.
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -27,13 +28,7 @@ pub(super) fn publish(root: &Root, plan: Plan<'_>, sync_all: SyncAll<'_>) -> Res
     let modes = done.make_directories(&plan)?;
     let base = plan.base.clone();
     let touched = done.name_files(plan)?;
-    done.sync(&base, &touched, sync_all)?;
-    // The deepest first: a directory that is closed to us closes what is below it.
-    for (path, mode) in modes.into_iter().rev() {
-        let directory = root.open_directory(&path)?;
-        fchmod(&directory, Mode::from_bits_truncate(mode)).map_err(|e| FileError::from_errno(e, &path))?;
-    }
-    Ok(())
+    done.sync(&base, touched, modes, sync_all)
 }
 
 /// Refuses what is hopeless while nothing has changed.
@@ -104,8 +99,8 @@ enum Before {
 impl Done<'_> {
     /// Makes what is missing from the root down to the last directory of the plan; the modes to be set
     /// at the end, since a directory that is closed to us could not be filled.
-    fn make_directories(&mut self, plan: &Plan<'_>) -> Result<Vec<(RelativePath, u32)>, FileError> {
-        let mut modes = Vec::new();
+    fn make_directories(&mut self, plan: &Plan<'_>) -> Result<BTreeMap<RelativePath, u32>, FileError> {
+        let mut modes = BTreeMap::new();
         let mut above = RelativePath::root();
         for name in plan.base.names() {
             above.push(name);
@@ -169,27 +164,34 @@ impl Done<'_> {
         Ok(touched)
     }
 
-    /// Makes the names durable, and then lets go of what was replaced.
+    /// Lets go of what was replaced, gives the directories their modes and makes all of it durable.
     fn sync(
         mut self,
         base: &RelativePath,
-        touched: &[RelativePath],
+        touched: Vec<RelativePath>,
+        modes: BTreeMap<RelativePath, u32>,
         all: SyncAll<'_>,
     ) -> Result<(), FileError> {
         self.kept = true;
         self.let_go();
-        if let Some(sync_all) = all {
-            return sync_all().map_err(|errno| FileError::from_errno(errno, base));
-        }
         let above = self.directories.iter().filter_map(|path| path.split_last().map(|(above, _)| above));
-        let mut changed: Vec<RelativePath> = touched.iter().cloned().chain(above).collect();
-        changed.sort();
-        changed.dedup();
-        for path in changed {
+        let changed: BTreeSet<_> = touched.into_iter().chain(above).chain(modes.keys().cloned()).collect();
+        // The deepest first: a directory that is closed to us closes what is below it.
+        for path in changed.into_iter().rev() {
+            let mode = modes.get(&path);
+            if mode.is_none() && all.is_some() {
+                continue;
+            }
+            let failed = |errno| FileError::from_errno(errno, &path);
             let directory = self.root.open_directory(&path)?;
-            sync_directory(directory.as_fd()).map_err(|errno| FileError::from_errno(errno, &path))?;
+            if let Some(mode) = mode {
+                fchmod(&directory, Mode::from_bits_truncate(*mode)).map_err(failed)?;
+            }
+            if all.is_none() {
+                sync_directory(directory.as_fd()).map_err(failed)?;
+            }
         }
-        Ok(())
+        all.map_or(Ok(()), |sync_all| sync_all()).map_err(|errno| FileError::from_errno(errno, base))
     }
 
     fn let_go(&self) {

@@ -23,9 +23,10 @@ pub(super) use writer::Sealed;
 use super::approval::Approval;
 use super::run::{Kind, Record};
 use crate::base::lock::lock;
-use crate::events::{Action, Json, State};
+use crate::events::{Action, State};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use nix::fcntl::{Flock, FlockArg};
+use serde_json::value::RawValue;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -243,8 +244,13 @@ impl Journal {
         read::find(&self.places, id)
     }
 
+    /// How many bytes the actions of a run have as text.
+    pub(super) fn log_bytes(&self, id: &str) -> usize {
+        read::log_bytes(&self.places, id)
+    }
+
     /// The actions of a run, and whether there are more than is given away at once.
-    pub(super) fn actions(&self, id: &str) -> io::Result<(Vec<Json>, bool)> {
+    pub(super) fn actions(&self, id: &str) -> io::Result<(Vec<Box<RawValue>>, bool)> {
         read::actions(&self.places, id)
     }
 

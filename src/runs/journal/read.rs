@@ -2,8 +2,8 @@
 //! is being written it may miss the end.
 use super::files::{Backwards, Lines, Places};
 use super::lines::parse_record;
-use crate::events::Json;
 use crate::runs::run::Record;
+use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -56,8 +56,15 @@ pub(super) fn find(places: &Places, id: &str) -> io::Result<Option<Record>> {
     Ok(None)
 }
 
-/// The actions of a run's log from its beginning, and whether there are more than is given away at once.
-pub(super) fn actions(places: &Places, id: &str) -> io::Result<(Vec<Json>, bool)> {
+/// Bytes of a run's log that are given away.
+pub(super) fn log_bytes(places: &Places, id: &str) -> usize {
+    let bytes = places.log(id).metadata().map_or(0, |metadata| metadata.len());
+    usize::try_from(bytes).unwrap_or(LOG_BYTES).min(LOG_BYTES)
+}
+
+/// The actions of a run's log from its beginning, and whether there are more than is given away at once. As text:
+/// as values, small ones would be many times as large.
+pub(super) fn actions(places: &Places, id: &str) -> io::Result<(Vec<Box<RawValue>>, bool)> {
     let (mut actions, mut bytes) = (Vec::new(), 0);
     for line in Lines::open(&places.log(id))? {
         let (line, whole) = line?;
@@ -65,9 +72,10 @@ pub(super) fn actions(places: &Places, id: &str) -> io::Result<(Vec<Json>, bool)
         if bytes > LOG_BYTES {
             return Ok((actions, true));
         }
-        match Json::parse(&line) {
-            Ok(action) if whole => actions.push(action),
-            _ => break,
+        let text = String::from_utf8(line).ok().filter(|_| whole);
+        match text.and_then(|text| RawValue::from_string(text).ok()) {
+            Some(action) => actions.push(action),
+            None => break,
         }
     }
     Ok((actions, false))
