@@ -2,7 +2,7 @@
 use super::chunked::Decoder;
 use super::conn::Conn;
 use super::head::{Framing, Head};
-use super::limits::DRAIN_BYTES;
+use super::limits::{DRAIN_BYTES, WATCH_TICK};
 use super::rate::MinimumRate;
 use super::seat::Seat;
 use std::error::Error;
@@ -233,7 +233,8 @@ impl BodyReader<'_> {
             if moved == 0 {
                 watch.map_or(Ok(()), |watch| watch())?;
             }
-            pace(seat, rate, moved, waited, (moved as u64) < left)
+            let tick = pace(seat, rate, moved, waited, (moved as u64) < left)?;
+            Ok(if watch.is_some() { tick.min(WATCH_TICK) } else { tick })
         })
     }
 

@@ -3,7 +3,7 @@
 use super::conn::{Conn, Found, Role};
 use super::door::Return;
 use super::error::HttpError;
-use super::head::HeadError;
+use super::head::{HeadError, Method};
 use super::limits::{HELD_BYTES, LINGER_TIME, UNFINISHED_HEADS_BYTES};
 use super::meter::{Class, Meter};
 use super::pool::{Pool, Shared};
@@ -310,8 +310,8 @@ impl Doorman {
     }
 
     /// Counts the request at the front of a connection's buffer, which ends here: with the status it is
-    /// answered, or 0 when its client has left. Its id, if it has one.
-    fn record(&self, conn: &mut Conn, status: u16) -> Option<Vec<u8>> {
+    /// answered, or 0 when its client has left. Its id, if it has one, and whether it is a `HEAD`.
+    fn record(&self, conn: &mut Conn, status: u16) -> (Option<Vec<u8>>, bool) {
         let meter = Meter::new(Arc::clone(&self.shared.stats));
         let hold = conn.hold;
         if hold.since.is_some() {
@@ -322,18 +322,20 @@ impl Doorman {
         let own = hold.number.map(request_id::own);
         let id = head.as_ref().and_then(|head| head.request_id().or(own.as_ref().map(|id| &id[..])));
         let took = hold.began.map_or(Duration::ZERO, |began| began.elapsed());
-        let head = head.as_ref().map(|head| (head, id.unwrap_or_default()));
-        self.shared.service.refused(&meter.end(head, (conn.peer, conn.role), took));
-        id.map(<[u8]>::to_vec)
+        let told = head.as_ref().map(|head| (head, id.unwrap_or_default()));
+        self.shared.service.refused(&meter.end(told, (conn.peer, conn.role), took));
+        let id = id.map(<[u8]>::to_vec);
+        (id, head.is_some_and(|head| head.method() == Method::Head))
     }
 
     /// Writes an error without waiting for the client to read it, and closes.
     pub(super) fn refuse(&mut self, mut conn: Conn, error: &HttpError) {
         let mut response = error.response();
-        if let Some(id) = self.record(&mut conn, error.status) {
+        let (id, is_head) = self.record(&mut conn, error.status);
+        if let Some(id) = id {
             response = response.with(REQUEST_ID, id);
         }
-        let bytes = response.to_final_bytes();
+        let bytes = response.to_final_bytes(is_head);
         // A few hundred bytes fit into any socket's empty send buffer.
         let _ = conn.stream.set_nonblocking(true);
         let _ = (&*conn.stream).write_vectored(&[IoSlice::new(&bytes)]);

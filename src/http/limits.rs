@@ -63,6 +63,8 @@ pub const WAITED: Duration = Duration::from_millis(1);
 pub const CROWD_TICK: Duration = Duration::from_millis(25);
 /// How often one that has become a stream looks up from its wait.
 pub const STREAM_TICK: Duration = Duration::from_secs(1);
+/// How often one that waits for more of a body looks whether the wrapped server has answered already.
+pub const WATCH_TICK: Duration = Duration::from_millis(250);
 /// How long a pool thread waits for work before it lets go what it keeps for the next request.
 pub const THREAD_RESTS: Duration = Duration::from_millis(100);
 /// How long one above the minimum goes on waiting before it ends.

@@ -84,8 +84,8 @@ impl Response {
     }
 
     /// The whole response as bytes that end the connection, for a client without a worker. A file
-    /// body is left out: no such response is ever made there.
-    pub(super) fn to_final_bytes(&self) -> Vec<u8> {
+    /// body is left out: no such response is ever made there; so is any body of an answer to `HEAD`.
+    pub(super) fn to_final_bytes(&self, to_head: bool) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         status_line(&mut out, self.status);
         for (name, value) in &self.headers {
@@ -95,7 +95,9 @@ impl Response {
         field(&mut out, b"content-length", self.length().to_string().as_bytes());
         field(&mut out, b"connection", b"close");
         out.extend_from_slice(b"\r\n");
-        if let Body::Bytes(bytes) = &self.body {
+        if let Body::Bytes(bytes) = &self.body
+            && !to_head
+        {
             out.extend_from_slice(bytes);
         }
         out

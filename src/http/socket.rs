@@ -22,6 +22,12 @@ pub const IO_TICK: Duration = STREAM_AFTER;
 /// connections and at 128, on a noisy machine.
 const LINGER: Duration = Duration::from_millis(20);
 
+/// When the kernel asks a silent client whether it is still there, how often, and how many times in vain: `tcp(7)`.
+/// With the usual two hours one that vanished would keep a thread as long where no time of ours runs.
+const KEEP_ALIVE_IDLE_SECONDS: u32 = 60;
+const KEEP_ALIVE_INTERVAL_SECONDS: u32 = 10;
+const KEEP_ALIVE_PROBES: u32 = 3;
+
 /// Connections the kernel queues for us; with the usual 128 a burst of 500 takes seconds.
 const BACKLOG: i32 = 4096;
 
@@ -36,6 +42,9 @@ pub(super) fn open_listener(address: SocketAddr) -> io::Result<TcpListener> {
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
     setsockopt(&fd, sockopt::KeepAlive, &true)?;
+    setsockopt(&fd, sockopt::TcpKeepIdle, &KEEP_ALIVE_IDLE_SECONDS)?;
+    setsockopt(&fd, sockopt::TcpKeepInterval, &KEEP_ALIVE_INTERVAL_SECONDS)?;
+    setsockopt(&fd, sockopt::TcpKeepCount, &KEEP_ALIVE_PROBES)?;
     setsockopt(&fd, sockopt::ReceiveTimeout, &timeval(LINGER))?;
     setsockopt(&fd, sockopt::SendTimeout, &timeval(CROWD_TICK))?;
     bound_unsent(&fd);

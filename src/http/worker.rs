@@ -169,7 +169,7 @@ impl Worker {
                 let meter = self.seat.meter();
                 meter.answered(error.status);
                 self.shared.service.served(&meter.end(None, (conn.peer, conn.role), self.seat.age()));
-                let response = error.response().to_final_bytes();
+                let response = error.response().to_final_bytes(false);
                 // A client that does not even take this is not waited for.
                 let once =
                     |moved, _| if moved > 0 { Ok(CROWD_TICK) } else { Err(io::ErrorKind::TimedOut.into()) };

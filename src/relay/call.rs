@@ -2,13 +2,13 @@
 //! the relay tell each other is kept in a thread-local: a call never leaves its thread.
 use super::informational;
 use crate::base::stop::StopToken;
-use crate::http::{Decoder, Framing, Head, IO_TICK, Method, Peek, Seat, peek};
+use crate::http::{Decoder, Framing, Head, IO_TICK, Method, Peek, Seat, peek, peer_gone};
 use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Why a call ended that is not the wrapped server's failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,8 @@ pub(super) struct Call {
     /// The connection is not for another call: an app that sends a body behind an answer that has none (to
     /// `HEAD`, 204, 304) may do so after the last look at it, and the next answer would be that body.
     last: bool,
+    /// Since when a final answer was there and nothing of the request's body went on.
+    stalled: Option<Instant>,
     /// Tells that we are ending; there only while the response has no end of its own.
     stopping: Option<StopToken>,
     /// Follows a chunked response beside the HTTP client, which is lenient.
@@ -79,6 +81,8 @@ pub(super) struct Call {
 
 /// Bytes of an answer that tell whether it is informational.
 const ENOUGH: usize = 10;
+/// How long nothing of a body may go on beside an answer that is no refusal.
+pub(super) const EARLY_PATIENCE: Duration = Duration::from_secs(1);
 /// As far as the first look for a final answer behind informational ones goes, while the request is being sent.
 const LOOK_BYTES: usize = 4 * 1024;
 
@@ -139,37 +143,78 @@ pub(super) fn allows(pooled: &TcpStream) -> bool {
     !refused && (putting_away || peek(pooled, &mut [0]) == Peek::Nothing)
 }
 
-/// An answer (or the end) that is there while the request is being sent wins, unless it is
-/// informational.
-pub(super) fn check_early(upstream: &TcpStream) -> io::Result<()> {
-    let mut start = [0; ENOUGH];
-    let early = match peek(upstream, &mut start) {
-        Peek::Nothing => false,
-        Peek::Closed => true,
-        Peek::Bytes(n) if n < ENOUGH => false,
-        Peek::Bytes(_) => {
-            let plain = start.starts_with(b"HTTP/1.") && !informational::begins(&start);
-            plain || is_final_behind(upstream)
-        }
-    };
-    if early { Err(io::Error::other(Interruption::EarlyResponse)) } else { Ok(()) }
+/// What there is of an answer while the request is being sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Early {
+    /// Nothing, or something informational.
+    Nothing,
+    /// A final answer of a server that may want the rest of the body all the same.
+    Answer,
+    /// A refusal, the end, or something that is no answer.
+    Refusal,
 }
 
-/// Whether a final answer, or something that is none, stands behind informational ones and empty lines.
-fn is_final_behind(upstream: &TcpStream) -> bool {
+/// A refusal (or the end) that is there while the request is being sent wins. So does any other answer, once the
+/// server has taken nothing of the body for a while: it may have answered before it reads.
+pub(super) fn check_early(upstream: &TcpStream) -> io::Result<()> {
+    let over = match early(upstream) {
+        Early::Nothing => return Ok(()),
+        Early::Refusal => true,
+        Early::Answer => {
+            let now = Instant::now();
+            let stalled = with(|call| *call.stalled.get_or_insert(now));
+            stalled.is_none_or(|since| now - since >= EARLY_PATIENCE)
+        }
+    };
+    if over { Err(io::Error::other(Interruption::EarlyResponse)) } else { Ok(()) }
+}
+
+fn early(upstream: &TcpStream) -> Early {
+    let mut start = [0; ENOUGH];
+    let early = match peek(upstream, &mut start) {
+        Peek::Nothing => Early::Nothing,
+        Peek::Closed => Early::Refusal,
+        Peek::Bytes(n) if n < ENOUGH => Early::Nothing,
+        Peek::Bytes(_) if start.starts_with(b"HTTP/1.") && !informational::begins(&start) => kind(&start),
+        Peek::Bytes(_) => behind(upstream),
+    };
+    // One that has closed, too, reads no more.
+    if early == Early::Answer && peer_gone(upstream) { Early::Refusal } else { early }
+}
+
+/// What begins here and is not informational.
+fn kind(start: &[u8]) -> Early {
+    if start.starts_with(b"HTTP/1.1 2") || start.starts_with(b"HTTP/1.1 3") {
+        Early::Answer
+    } else {
+        Early::Refusal
+    }
+}
+
+/// What stands behind informational answers and empty lines.
+fn behind(upstream: &TcpStream) -> Early {
     for most in [LOOK_BYTES, informational::BYTES_MAX] {
         let mut start = vec![0; most];
-        let Peek::Bytes(n) = peek(upstream, &mut start) else { return false };
+        let Peek::Bytes(n) = peek(upstream, &mut start) else { return Early::Nothing };
         let behind = informational::past_empty_lines(&start[informational::whole(&start[..n])..n]);
         if behind.len() >= ENOUGH && !informational::begins(behind) {
-            return true;
+            return kind(behind);
         }
         if n < most {
-            return false;
+            return Early::Nothing;
         }
     }
     // More than they may have in all is the end of it, too.
-    true
+    Early::Refusal
+}
+
+/// Bytes of the request went on.
+pub(super) fn sent(bytes: usize, upstream: &Arc<TcpStream>) {
+    with(|call| {
+        call.seat.moved(bytes);
+        call.stalled = None;
+        call.upstream.get_or_insert_with(|| Arc::clone(upstream));
+    });
 }
 
 /// The client, when it is time to look up from an answer's head: its pieces may come without a pause, for ever.
@@ -230,6 +275,7 @@ impl CallGuard {
             last: head.method() == Method::Head,
             chunks: None,
             malformed: None,
+            stalled: None,
             stopping: None,
         }));
         CallGuard(())

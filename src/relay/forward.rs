@@ -284,7 +284,7 @@ fn respond(
     }
 }
 
-fn is_event_stream(media_type: &[u8]) -> bool {
+pub(super) fn is_event_stream(media_type: &[u8]) -> bool {
     const NAME: &[u8] = b"text/event-stream";
     media_type.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME))
 }

@@ -1,5 +1,6 @@
 //! Which header fields pass from one side to the other. Pure.
 use crate::http::{Head, REQUEST_ID, list_elements};
+use std::cmp::Ordering;
 use std::net::IpAddr;
 use ureq::http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue};
 
@@ -24,15 +25,30 @@ fn is_hop_by_hop(name: &[u8]) -> bool {
     HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop.as_bytes()))
 }
 
-/// The names a `Connection` field lists are of this connection only, too.
-fn is_listed(name: &[u8], connection: &[&[u8]]) -> bool {
-    connection.iter().any(|value| list_elements(value).any(|listed| listed.eq_ignore_ascii_case(name)))
+/// The names that `Connection` fields list are of this connection only, too.
+struct Listed<'v>(Vec<&'v [u8]>);
+
+impl<'v> Listed<'v> {
+    fn new(connection: impl Iterator<Item = &'v [u8]>) -> Listed<'v> {
+        let mut names: Vec<&[u8]> = connection.flat_map(list_elements).collect();
+        names.sort_unstable_by(|a, b| order(a, b));
+        Listed(names)
+    }
+
+    fn has(&self, name: &[u8]) -> bool {
+        self.0.binary_search_by(|listed| order(listed, name)).is_ok()
+    }
+}
+
+/// The order of names, whose case is none of theirs.
+fn order(a: &[u8], b: &[u8]) -> Ordering {
+    a.iter().map(u8::to_ascii_lowercase).cmp(b.iter().map(u8::to_ascii_lowercase))
 }
 
 /// The fields of a request as the wrapped server is to see them: those of this hop taken out, the
 /// framing left to the caller, `X-Forwarded-*` added, one `X-Request-Id`.
 pub(super) fn for_request(head: &Head, peer: IpAddr, id: &[u8]) -> HeaderMap {
-    let connection: Vec<&[u8]> = head.get_all("connection").collect();
+    let listed = Listed::new(head.get_all("connection"));
     let mut forwarded_for = Vec::new();
     let (mut has_proto, mut has_host) = (false, false);
     let mut map = HeaderMap::with_capacity(head.fields().count() + ADDED);
@@ -40,7 +56,7 @@ pub(super) fn for_request(head: &Head, peer: IpAddr, id: &[u8]) -> HeaderMap {
         if is_hop_by_hop(name) || name.eq_ignore_ascii_case(b"expect") || name.eq_ignore_ascii_case(b"host") {
             continue;
         }
-        if !connection.is_empty() && is_listed(name, &connection) {
+        if listed.has(name) {
             continue;
         }
         if name.eq_ignore_ascii_case(REQUEST_ID.as_bytes()) {
@@ -106,13 +122,9 @@ where
     F: Fn() -> I,
     I: Iterator<Item = (&'a [u8], &'a [u8])>,
 {
-    let connection: Vec<&[u8]> = fields()
-        .filter(|(name, _)| name.eq_ignore_ascii_case(b"connection"))
-        .map(|(_, value)| value)
-        .collect();
-    fields().filter(move |(name, _)| {
-        !is_hop_by_hop(name) && (connection.is_empty() || !is_listed(name, &connection))
-    })
+    let connection = fields().filter(|(name, _)| name.eq_ignore_ascii_case(b"connection"));
+    let listed = Listed::new(connection.map(|(_, value)| value));
+    fields().filter(move |(name, _)| !is_hop_by_hop(name) && !listed.has(name))
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! A response read from a raw connection, past the HTTP client: one that arrives while the request's
 //! body is still being sent (413, 401, …), or the answer to an upgrade. Both connections end with it.
 use super::call::Interruption;
-use super::forward::{bad_gateway, timed_out};
+use super::forward::{bad_gateway, is_event_stream, timed_out};
 use super::upstream::{look_up, wait_for};
 use super::{headers, informational};
+use crate::base::stop::StopToken;
 use crate::http::{
     CopyError, Decoder, Exchange, HttpError, IO_TICK, Length, ResponseHead, Seat, read_response_head,
 };
@@ -19,6 +20,8 @@ struct Raw<'u> {
     seat: Seat,
     /// When the answer is to have begun.
     deadline: Option<Instant>,
+    /// Tells that we are ending; there only while the answer has no end of its own.
+    stopping: Option<StopToken>,
     buffer: Vec<u8>,
 }
 
@@ -33,6 +36,9 @@ impl Raw<'_> {
     fn receive(&self, out: &mut [u8]) -> io::Result<usize> {
         let mut upstream = self.upstream;
         loop {
+            if self.stopping.as_ref().is_some_and(StopToken::is_set) {
+                return Err(io::Error::other(Interruption::Ending));
+            }
             match upstream.read(out) {
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
                     wait_for(upstream, false, Some(self.client), self.seat.tick(), self.deadline)?;
@@ -127,7 +133,7 @@ pub(super) fn read_answer<'u>(
     seat: &Seat,
     deadline: Option<Instant>,
 ) -> Result<Answer<'u>, Option<HttpError>> {
-    let mut raw = Raw { upstream, client, seat: seat.clone(), deadline, buffer: Vec::new() };
+    let mut raw = Raw { upstream, client, seat: seat.clone(), deadline, stopping: None, buffer: Vec::new() };
     let (mut informational, mut looked_up) = (0, Instant::now());
     loop {
         if looked_up.elapsed() >= IO_TICK {
@@ -180,6 +186,10 @@ pub(super) fn pass_on(
 ) -> Result<(), Option<HttpError>> {
     let Answer { head, mut raw } = answer;
     raw.buffer.drain(..head.bytes);
+    let mut types = head.fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"content-type"));
+    if types.any(|(_, value)| is_event_stream(value)) {
+        raw.stopping = Some(exchange.stopping().clone());
+    }
     exchange.close_after();
     let mut out = exchange.begin(head.status);
     let fields = || head.fields.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
@@ -188,6 +198,10 @@ pub(super) fn pass_on(
     }
     let length = if let Length::Bytes(n) = head.length { Some(n) } else { None };
     let mut writer = out.body(length);
+    if writer.has_body() && length != Some(0) && raw.buffer.is_empty() {
+        // Its body may be long in coming: the client sees the head now.
+        writer.flush().map_err(|_| None)?;
+    }
     let copied = match head.length {
         _ if !writer.has_body() => Ok(()),
         Length::Bytes(n) => writer.copy(&mut raw.take(n)),
@@ -198,6 +212,9 @@ pub(super) fn pass_on(
     match copied {
         Ok(()) => writer.finish().map_err(|_| None),
         Err(CopyError::Write(_)) => Err(None),
+        Err(CopyError::Read(error)) if Interruption::of(&error) == Some(Interruption::Ending) => {
+            writer.finish().map_err(|_| None)
+        }
         Err(CopyError::Read(error)) => Err(ended(&error)),
     }
 }

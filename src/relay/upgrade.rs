@@ -5,7 +5,7 @@ use super::forward::{Failure, bad_gateway, timed_out};
 use super::raw::Reset;
 use super::upstream::{connect, wait_for};
 use super::{headers, raw, tunnel};
-use crate::http::{Exchange, Peek, peek};
+use crate::http::{Exchange, Method, Peek, peek};
 use crate::supervisor::InFlight;
 use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
@@ -97,6 +97,10 @@ fn request(exchange: &Exchange<'_>) -> Vec<u8> {
     };
     for (name, value) in &headers::for_request(head, exchange.peer().ip(), exchange.request_id()) {
         field(name.as_str().as_bytes(), value.as_bytes());
+    }
+    // A method that usually has a body says that it has none.
+    if matches!(head.method(), Method::Post | Method::Put | Method::Patch) {
+        field(b"content-length", b"0");
     }
     field(b"connection", b"Upgrade");
     head.get_all("upgrade").for_each(|protocol| field(b"upgrade", protocol));

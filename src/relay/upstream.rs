@@ -2,7 +2,7 @@
 //! the client whose request it carries.
 use super::buffers::RelayBuffers;
 use super::bulk::Spare;
-use super::call::{self, Interruption, check_early};
+use super::call::{self, EARLY_PATIENCE, Interruption, check_early};
 use super::informational;
 use crate::http::{IO_TICK, Readiness, begin_connect, finish_connect, peer_gone, wait};
 use crate::supervisor::Life;
@@ -171,16 +171,18 @@ impl UpstreamTransport {
                 Ok(n) => {
                     sent += n;
                     deadline = last_moment();
-                    call::with(|call| {
-                        call.seat.moved(n);
-                        call.upstream.get_or_insert_with(|| Arc::clone(&self.stream));
-                    });
+                    call::sent(n, &self.stream);
                 }
                 Err(e) if is_not_yet(&e) => {
                     if body {
                         check_early(&self.stream)?;
                     }
-                    tick(&self.stream, true, Duration::MAX, deadline)?;
+                    tick(
+                        &self.stream,
+                        true,
+                        if body { EARLY_PATIENCE / 4 } else { Duration::MAX },
+                        deadline,
+                    )?;
                 }
                 // It stopped reading: it may have said why.
                 Err(e) if body && is_closed(&e) => return Err(io::Error::other(Interruption::EarlyResponse)),

@@ -117,10 +117,26 @@ fn event_streams_end_cleanly_and_at_once() {
 }
 
 #[test]
+fn so_do_those_whose_client_would_rather_speak_another_protocol() {
+    let (mut server, listener) = Server::with_backend(&["--shutdown-grace", "100s"]);
+    let mut client = Client::new(server.address);
+    client.request("GET", "/events", "Connection: Upgrade\r\nUpgrade: h2c\r\n");
+    let _wire = answer(&listener, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n");
+    client.take_through("\r\n\r\n");
+    begin_end(&server);
+    assert_eq!(client.end(), End::Closed);
+    assert_eq!(client.buffer, b"0\r\n\r\n");
+    drop(client);
+    assert_eq!(server.wait(), Some(0));
+}
+
+#[test]
 fn who_waits_for_the_server_is_told() {
     let server = Server::start(IDLE, unused_port(), &["--shutdown-grace", "15s"]);
     let mut awaiting = ask(&server, "/_frag/await?timeout=60");
     let mut held: Vec<Client> = (0..20).map(|_| ask(&server, "/held")).collect();
+    let mut looking = Client::new(server.address);
+    looking.request("HEAD", "/held", "");
     // Each of them is served before this one.
     let mut last = ask(&server, "/_frag/await?timeout=0");
     assert_eq!(last.response("GET").status, 503);
@@ -132,6 +148,8 @@ fn who_waits_for_the_server_is_told() {
         assert_eq!((response.status, response.code().as_str()), (503, "shutting_down"));
         assert_eq!(client.end(), End::Closed);
     }
+    assert_eq!(looking.response("HEAD").status, 503);
+    assert_eq!((looking.end(), looking.buffer.len()), (End::Closed, 0), "a HEAD has no body");
     let mut server = server;
     assert_eq!(server.wait(), Some(0));
     assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());

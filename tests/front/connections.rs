@@ -1,7 +1,7 @@
 //! What happens on one connection over several requests: order, keeping, closing, bodies nobody reads.
 
 use crate::binary::client::{Client, End};
-use crate::binary::{IDLE, Reserved, Response, Server, Wire, ok, play};
+use crate::binary::{IDLE, Reserved, Response, Server, Wire, eventually, ok, play};
 use std::io::Write;
 use std::net::Shutdown;
 
@@ -82,6 +82,22 @@ fn connection_close_is_honoured_and_announced() {
             assert_eq!((client.end(), client.buffer.len()), (End::Closed, 0), "{target} {value}");
         }
     }
+}
+
+#[test]
+fn a_client_that_vanishes_is_asked_for_after_a_minute() {
+    let server = control_only();
+    let mut client = Client::new(server.address);
+    assert_eq!(client.get("/_frag/health").status, 200);
+    let ports = [server.address, client.stream.local_addr().unwrap()].map(|a| format!(":{:04X}", a.port()));
+    // `tr` is 2 while the next thing to do is to ask, in `tm->when` hundredths of a second: proc_net_tcp(5).
+    eventually("it is to be asked", || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let row = rows.find(|row| row[1].ends_with(&ports[0]) && row[2].ends_with(&ports[1])).unwrap();
+        let when = row[5].strip_prefix("02:").and_then(|when| u64::from_str_radix(when, 16).ok());
+        when.is_some_and(|when| when <= 6100)
+    });
 }
 
 #[test]

@@ -211,6 +211,43 @@ fn an_early_answer_reaches_the_client_that_still_sends() {
 }
 
 #[test]
+fn a_body_goes_on_behind_an_answer_that_is_no_refusal() {
+    const LONG: usize = 4 * MIB;
+    for length in [10, LONG] {
+        let (server, listener) = Server::with_backend(&[]);
+        let mut client =
+            begin(&server, &format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\nx"));
+        let mut wire = Wire::accept(&listener);
+        wire.head().unwrap();
+        wire.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\nok");
+        client.write_all(&vec![b'x'; length - 1]).unwrap();
+        assert_eq!(wire.take(length), vec![b'x'; length]);
+        let mut got = Vec::new();
+        read_until(&mut client, &mut got, b"\r\n\r\nok");
+        assert_eq!(Response::parse(&got, "POST").status, 202);
+    }
+}
+
+#[test]
+fn an_answer_reaches_a_client_whose_body_does_not_go_on() {
+    let (server, listener) = Server::with_backend(&[]);
+    // It pauses; or the wrapped server takes no more than its kernel.
+    for sent in ["some".to_owned(), "x".repeat(16 * MIB)] {
+        let mut client = server.connect();
+        client.set_nonblocking(true).unwrap();
+        client.write_all(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n").unwrap();
+        let _ = client.write_all(sent.as_bytes());
+        client.set_nonblocking(false).unwrap();
+        let mut wire = Wire::accept(&listener);
+        wire.head().unwrap();
+        wire.write(b"HTTP/1.1 200 Well\r\nContent-Length: 2\r\n\r\nno");
+        let mut got = Vec::new();
+        read_until(&mut client, &mut got, b"\r\n\r\nno");
+        assert_eq!(Response::parse(&got, "PUT").status, 200);
+    }
+}
+
+#[test]
 fn an_early_answer_reaches_a_client_that_pauses() {
     let (server, listener) = Server::with_backend(&[]);
     let mut client = begin(&server, "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\nsome");

@@ -258,6 +258,39 @@ fn a_refusal_is_a_response_like_any_other() {
 }
 
 #[test]
+fn the_head_of_a_refusal_does_not_wait_for_its_body() {
+    let (server, listener) = Server::with_backend(&[]);
+    for end in [false, true] {
+        let mut client = Client::new(server.address);
+        client.send(UPGRADE);
+        let mut wire = Wire::accept(&listener);
+        wire.head().unwrap();
+        wire.write(b"HTTP/1.1 400 No\r\nContent-Length: 5\r\n\r\n");
+        client.take_through("\r\n\r\n");
+        if end {
+            wire.close();
+            assert_eq!(client.end(), End::Reset);
+        } else {
+            wire.write(b"why !");
+            client.take_through("why !");
+        }
+    }
+}
+
+#[test]
+fn an_offer_of_an_upgrade_says_that_it_has_no_body() {
+    let (server, listener) = Server::with_backend(&[]);
+    let mut client = Client::new(server.address);
+    client.request("POST", "/", "Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n");
+    let head = Wire::accept(&listener).head().unwrap();
+    let seen = binary::Seen { head, body: Vec::new() };
+    assert_eq!(
+        (seen.fields("content-length"), seen.fields("upgrade")),
+        (vec!["0".into()], vec!["h2c".into()])
+    );
+}
+
+#[test]
 fn a_refusal_that_breaks_off_does_not_look_complete() {
     let (server, listener) = Server::with_backend(&[]);
     for answer in ["HTTP/1.1 403 No\r\nConnection: close\r\n\r\nnot", "HTTP/1.0 403 No\r\n\r\nnot"] {
