@@ -79,7 +79,9 @@ impl Root {
             }
         }
         // Whatever it was, it is another one by now.
-        Err(FileError::PreconditionFailed(path.display()))
+        let _publishing = lock(&self.publishing);
+        self.look(path, conditions, &mut |_, _| Ok(None))?;
+        act()
     }
 
     /// The same without reading: with the sum that was found before. False if that is of another state of the

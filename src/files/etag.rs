@@ -140,10 +140,15 @@ impl TagCache {
         max_bytes: u64,
     ) -> io::Result<Option<String>> {
         let state = State::of(metadata);
+        if let Some(digest) = self.get(&state) {
+            return Ok(Some(hex(&digest)));
+        }
+        if state.bytes > max_bytes {
+            return Ok(None);
+        }
         let _reading = (state.bytes > HASHED_UP_TO_BYTES).then(|| lock(&self.reading));
         match self.get(&state) {
             Some(digest) => Ok(Some(hex(&digest))),
-            None if state.bytes > max_bytes => Ok(None),
             None => self.compute(file, state),
         }
     }

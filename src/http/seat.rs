@@ -223,6 +223,11 @@ impl Seat {
         self.0.streams.keep(&self.0.pace, bytes)
     }
 
+    /// It has so much less of one.
+    pub fn let_go(&self, bytes: usize) {
+        self.0.streams.let_go(&self.0.pace, bytes);
+    }
+
     /// The request is over; false when the thread had become a stream's and is to ask for its place
     /// in the pool again.
     pub(super) fn end(&self) -> bool {

@@ -226,6 +226,12 @@ impl Streams {
         self.make_memory()
     }
 
+    /// It has so much less of one, and had that before.
+    pub(super) fn let_go(&self, pace: &Pace, bytes: usize) {
+        pace.whole.fetch_sub(bytes, Ordering::Relaxed);
+        self.whole.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// It has no more of one in memory.
     pub(super) fn forget(&self, pace: &Pace) {
         self.whole.fetch_sub(pace.whole.swap(0, Ordering::Relaxed), Ordering::Relaxed);

@@ -2,7 +2,10 @@
 //! the relay tell each other is kept in a thread-local: a call never leaves its thread.
 use super::informational;
 use crate::base::stop::StopToken;
-use crate::http::{Decoder, Framing, Head, IO_TICK, Method, Peek, Seat, peek, peer_gone};
+use crate::http::{
+    Decoder, Framing, Head, IO_TICK, Length, Method, Peek, ResponseHead, Seat, list_elements, peek,
+    peer_gone, read_response_head,
+};
 use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Read};
@@ -175,23 +178,32 @@ fn early(upstream: &TcpStream) -> Early {
         Peek::Nothing => Early::Nothing,
         Peek::Closed => Early::Refusal,
         Peek::Bytes(n) if n < ENOUGH => Early::Nothing,
-        Peek::Bytes(_) if start.starts_with(b"HTTP/1.") && !informational::begins(&start) => kind(&start),
         Peek::Bytes(_) => behind(upstream),
     };
     // One that has closed, too, reads no more.
     if early == Early::Answer && peer_gone(upstream) { Early::Refusal } else { early }
 }
 
-/// What begins here and is not informational.
+/// What begins here and is not informational. A server that says that it will close is not sent more than it
+/// takes: it would answer that with a reset, and the rest of its answer would be lost.
 fn kind(start: &[u8]) -> Early {
-    if start.starts_with(b"HTTP/1.1 2") || start.starts_with(b"HTTP/1.1 3") {
-        Early::Answer
-    } else {
-        Early::Refusal
+    if !start.starts_with(b"HTTP/1.1 2") && !start.starts_with(b"HTTP/1.1 3") {
+        return Early::Refusal;
+    }
+    let ends = |head: &ResponseHead| head.length != Length::Close || matches!(head.status, 204 | 304);
+    match read_response_head(start) {
+        Ok(Some(head)) if !ends(&head) || closes(&head) => Early::Refusal,
+        Ok(_) => Early::Answer,
+        Err(_) => Early::Refusal,
     }
 }
 
-/// What stands behind informational answers and empty lines.
+fn closes(head: &ResponseHead) -> bool {
+    let mut fields = head.fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"connection"));
+    fields.any(|(_, value)| list_elements(value).any(|word| word.eq_ignore_ascii_case(b"close")))
+}
+
+/// What stands there, behind informational answers and empty lines if there are some.
 fn behind(upstream: &TcpStream) -> Early {
     for most in [LOOK_BYTES, informational::BYTES_MAX] {
         let mut start = vec![0; most];
@@ -206,6 +218,15 @@ fn behind(upstream: &TcpStream) -> Early {
     }
     // More than they may have in all is the end of it, too.
     Early::Refusal
+}
+
+/// What a time that ran out while the request was being sent means: with an answer there, that is it.
+pub(super) fn or_early(error: io::Error) -> io::Error {
+    let stalled = with(|call| call.stalled.is_some());
+    match error.kind() {
+        io::ErrorKind::TimedOut if stalled == Some(true) => io::Error::other(Interruption::EarlyResponse),
+        _ => error,
+    }
 }
 
 /// Bytes of the request went on.

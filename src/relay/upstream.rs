@@ -177,12 +177,8 @@ impl UpstreamTransport {
                     if body {
                         check_early(&self.stream)?;
                     }
-                    tick(
-                        &self.stream,
-                        true,
-                        if body { EARLY_PATIENCE / 4 } else { Duration::MAX },
-                        deadline,
-                    )?;
+                    let at_most = if body { EARLY_PATIENCE / 4 } else { Duration::MAX };
+                    tick(&self.stream, true, at_most, deadline).map_err(call::or_early)?;
                 }
                 // It stopped reading: it may have said why.
                 Err(e) if body && is_closed(&e) => return Err(io::Error::other(Interruption::EarlyResponse)),

@@ -137,16 +137,18 @@ impl Approvals {
         Ok(())
     }
 
-    /// Decides one; as it is then.
+    /// Decides one, of this run if that is said; as it is then.
     pub(super) fn decide(
         &self,
         id: &str,
+        run: Option<&str>,
         decision: Decision,
         reason: Option<String>,
     ) -> Result<Approval, DecideError> {
         let mut inner = lock(&self.inner);
-        let Some(place) = inner.pending.iter().position(|approval| approval.id == id) else {
-            let known = inner.find(id).map(|approval| approval.decision);
+        let is_it = |approval: &Approval| approval.id == id && run.is_none_or(|run| approval.run == run);
+        let Some(place) = inner.pending.iter().position(is_it) else {
+            let known = inner.decided.iter().rev().find(|approval| is_it(approval)).map(|it| it.decision);
             return Err(known.map_or(DecideError::NotFound, DecideError::Already));
         };
         let approval = inner.end(place, decision, reason);
@@ -161,7 +163,8 @@ impl Approvals {
         let Some(place) = inner.decided.iter().rposition(|decided| decided == approval) else { return };
         let Some(mut approval) = inner.decided.remove(place) else { return };
         (approval.decision, approval.decided_ms, approval.reason) = (Decision::Pending, None, None);
-        inner.pending.push(approval);
+        let place = inner.pending.partition_point(|other| other.requested_ms <= approval.requested_ms);
+        inner.pending.insert(place, approval);
         drop(inner);
         self.changed.notify_all();
     }
@@ -293,11 +296,11 @@ mod tests {
         let approvals = Approvals::default();
         approvals.ask(approval("a", None), |_| {}).unwrap();
         assert_eq!(approvals.ask(approval("a", None), |_| {}), Err(AskError::Duplicate));
-        assert_eq!(approvals.decide("b", Decision::Approved, None), Err(DecideError::NotFound));
-        let decided = approvals.decide("a", Decision::Rejected, Some("no".to_owned())).unwrap();
+        assert_eq!(approvals.decide("b", None, Decision::Approved, None), Err(DecideError::NotFound));
+        let decided = approvals.decide("a", None, Decision::Rejected, Some("no".to_owned())).unwrap();
         assert_eq!((decided.decision, decided.reason.as_deref()), (Decision::Rejected, Some("no")));
         assert!(decided.decided_ms.is_some());
-        let again = approvals.decide("a", Decision::Approved, None);
+        let again = approvals.decide("a", None, Decision::Approved, None);
         assert_eq!(again, Err(DecideError::Already(Decision::Rejected)));
         assert_eq!(
             approvals.ask(approval("a", None), |_| {}),
@@ -309,7 +312,7 @@ mod tests {
         approvals.ask(later.clone(), |_| {}).unwrap();
         assert_eq!(approvals.get("a"), Some(later.clone()), "of another run");
         assert!(approvals.is_taken("a", "third"), "while it is pending");
-        let undone = approvals.decide("a", Decision::Approved, None).unwrap();
+        let undone = approvals.decide("a", None, Decision::Approved, None).unwrap();
         approvals.undo(&undone);
         assert_eq!((approvals.pending(), approvals.history().len()), (vec![later], 1), "it never was");
     }
@@ -321,13 +324,13 @@ mod tests {
             approvals.ask(approval(&n.to_string(), None), |_| {}).unwrap();
         }
         assert_eq!(approvals.ask(approval("x", None), |_| {}), Err(AskError::TooMany));
-        approvals.decide("0", Decision::Approved, None).unwrap();
+        approvals.decide("0", None, Decision::Approved, None).unwrap();
         approvals.ask(approval("x", None), |_| {}).unwrap();
         assert_eq!(approvals.end_run("other"), []);
         assert_eq!(approvals.end_run("r").len(), MAX_PENDING);
         for n in 0..HISTORY {
             approvals.ask(approval(&format!("y{n}"), None), |_| {}).unwrap();
-            approvals.decide(&format!("y{n}"), Decision::Approved, None).unwrap();
+            approvals.decide(&format!("y{n}"), None, Decision::Approved, None).unwrap();
         }
         assert_eq!(approvals.history().len(), HISTORY);
         assert_eq!(approvals.history()[0].id, format!("y{}", HISTORY - 1), "the latest first");

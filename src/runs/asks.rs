@@ -29,12 +29,13 @@ pub(super) fn requested(approval: &Approval) -> Action {
 }
 
 impl Inner {
-    /// Passes a decision on: to the disk, the run, the listeners, the agent. With `surely` to the disk first, and
-    /// where that takes it no further: then false.
+    /// Passes a decision on: to the disk, the run, the listeners, the agent. With `surely` to the disk first; an
+    /// approval that it does not take goes no further: then false.
     pub(super) fn settle(&self, approval: &Approval, surely: bool) -> bool {
         if let Some(journal) = &self.book.journal
             && !journal.approval(approval, surely)
             && surely
+            && approval.decision == Decision::Approved
         {
             return false;
         }

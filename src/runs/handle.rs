@@ -204,18 +204,34 @@ impl Runs {
         run.ok_or(RunError::NotFound)
     }
 
-    /// Decides an approval; as it is then.
+    /// Decides an approval, of this run if that is said; as it is then.
     ///
     /// # Errors
     /// [`DecideError`].
-    pub fn decide(&self, id: &str, granted: bool, reason: Option<String>) -> Result<Approval, DecideError> {
+    pub fn decide(
+        &self,
+        id: &str,
+        run: Option<&str>,
+        granted: bool,
+        reason: Option<String>,
+    ) -> Result<Approval, DecideError> {
         let decision = if granted { Decision::Approved } else { Decision::Rejected };
-        let approval = self.0.approvals.decide(id, decision, reason)?;
+        let before = self.current();
+        let approval = self.0.approvals.decide(id, run, decision, reason)?;
         if self.0.settle(&approval, true) {
             return Ok(approval);
         }
         self.0.approvals.undo(&approval);
+        // Its end did not find it among those that wait.
+        if before.is_some_and(|run| run == approval.run) && self.current().as_ref() != Some(&approval.run) {
+            self.0.run_ended(&approval.run);
+        }
         Err(DecideError::Journal)
+    }
+
+    /// The agent's run.
+    fn current(&self) -> Option<String> {
+        self.0.agent.as_ref().and_then(|agent| agent.current()).map(|execution| execution.id.clone())
     }
 
     /// Pending approvals, the oldest first.

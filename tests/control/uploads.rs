@@ -131,6 +131,29 @@ fn nothing_is_overwritten_or_deleted_by_who_does_not_know_it() {
 }
 
 #[test]
+fn a_file_that_changes_all_the_time_is_not_the_one_of_a_tag() {
+    let server = idle(&[]);
+    let path = server.root().join("f");
+    let delete = |field: &str| {
+        let fields = format!("{field}: \"{HELLO}\"\r\n");
+        server.send("DELETE", "/_frag/files/f", &fields, b"").status
+    };
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let mut file = std::fs::File::create(path).unwrap();
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                file.write_all(b"x").unwrap();
+            }
+        });
+        let statuses = ["If-Match", "If-None-Match"].map(delete);
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        writing.join().unwrap();
+        assert_eq!(statuses, [412, 204]);
+    });
+}
+
+#[test]
 fn reading_a_long_file_for_a_condition_keeps_nobody_waiting() {
     let server = idle(&[]);
     let long = std::fs::File::create(server.root().join("long")).unwrap();
@@ -142,7 +165,7 @@ fn reading_a_long_file_for_a_condition_keeps_nobody_waiting() {
         client
     });
     for _ in 0..20 {
-        assert_eq!(server.get("/_frag/status", "").status, 200);
+        assert_eq!(server.get("/_frag/health", "").status, 200);
     }
     assert!(!waiting.iter().any(Client::has_data), "they wait still");
     long.set_len(5).unwrap();

@@ -193,11 +193,17 @@ fn an_id_in_use_cannot_be_used_to_pass() {
 #[test]
 fn each_run_may_number_its_calls_anew() {
     let server = asking(&[]);
-    for _ in 0..2 {
+    let mut before = "another".to_owned();
+    for status in [404, 409] {
         let id = invoke(&server, "say-ask");
         wait_pending(&server, 1);
-        assert_eq!(decide(&server, "one", "approve").0, 200);
+        // Somebody who saw another run's call decides that one only.
+        let late = json!({"decision": "approve", "executionId": before}).to_string();
+        assert_eq!(post(&server, "/approvals/one", &late).status, status);
+        let body = json!({"decision": "approve", "executionId": id}).to_string();
+        assert_eq!(post(&server, "/approvals/one", &body).status, 200);
         assert!(texts(&ended(&server, &id))[0].contains("HITL_APPROVAL_GRANTED"));
+        before = id;
     }
     let history = get(&server, "/approvals/history").json();
     let runs = [0, 1].map(|n| history["history"][n]["executionId"].as_str().unwrap().to_owned());
@@ -229,6 +235,7 @@ fn a_decision_that_cannot_be_kept_is_none() {
     assert_eq!(decide(&server, "one", "approve"), refused);
     assert_eq!(pending(&server).len(), 1);
     assert_eq!(get(&server, "/approvals/history").json(), json!({"history": []}));
+    assert_eq!(decide(&server, "one", "reject").0, 200, "that does no harm if it is lost");
 }
 
 #[test]

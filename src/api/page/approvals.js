@@ -6,7 +6,7 @@ function approvalCard(approval) {
   const reason = make("input", { type: "text", placeholder: "Reason (optional)", "aria-label": "Reason", maxlength: "2000", autocomplete: "off" });
   const error = make("p", { class: "error", role: "alert" });
   const decide = (decision) => (event) => busy(event.currentTarget, "", async () => {
-    const json = { decision, ...(reason.value.trim() && { reason: reason.value.trim() }) };
+    const json = { decision, executionId: approval.executionId, ...(reason.value.trim() && { reason: reason.value.trim() }) };
     await ask(`approvals/${encodeURIComponent(approval.id)}`, { method: "POST", json });
     tell(`${decision === "approve" ? "Approved" : "Rejected"}: ${oneLine(approval.toolName)}.`);
     refreshApprovals();

@@ -99,7 +99,13 @@ pub(super) fn decide(api: &RunsApi, exchange: &mut Exchange<'_>, raw: &[u8]) -> 
             ));
         }
     };
+    let run = match body.get("executionId") {
+        None | Some(Json::Null) => None,
+        Some(Json::String(run)) => Some(run.as_str()),
+        Some(_) => return Err(Failure::new(400, "Invalid executionId: expected a text")),
+    };
     exchange.seat().leave_pool_to_wait();
-    let approval = api.runs.decide(id, granted, reason).map_err(|error| Failure::of_approval(error, id))?;
+    let approval =
+        api.runs.decide(id, run, granted, reason).map_err(|error| Failure::of_approval(error, id))?;
     Ok(Response::json(200, &DecidedJson { id, decision: word, status: approval.decision.as_str() }))
 }

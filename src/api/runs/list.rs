@@ -53,16 +53,21 @@ fn id(raw: &[u8]) -> Result<&str, Failure> {
 /// `GET runs/:id`: with its actions.
 pub(super) fn one(api: &RunsApi, exchange: &Exchange<'_>, raw: &[u8]) -> Result<Response, Failure> {
     let id = id(raw)?;
+    let seat = exchange.seat();
+    let mut log_bytes = 0;
     if !api.runs.remembers(id) {
-        let seat = exchange.seat();
         seat.leave_pool()?;
         // What is read of its log is in memory beside the answer that is made of it.
-        if !seat.keep(api.runs.log_bytes(id)) {
+        log_bytes = api.runs.log_bytes(id);
+        if !seat.keep(log_bytes) {
             return Err(HttpError::overloaded("too many logs are being read").into());
         }
     }
     let run = api.runs.get(id).map_err(|error| Failure::of_run(error, id))?;
-    Ok(Response::json(200, &RunJson::full(&run)))
+    let response = Response::json(200, &RunJson::full(&run));
+    drop(run);
+    seat.let_go(log_bytes);
+    Ok(response)
 }
 
 #[derive(Serialize)]
