@@ -3,6 +3,7 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::MutexGuard;
 
 use nix::errno::Errno;
 
@@ -63,25 +64,25 @@ impl Root {
         Ok(sum)
     }
 
-    /// Does something while the conditions hold, and no other upload or deletion acts.
-    pub(super) fn if_met<T>(
+    /// Waits for the turn to publish or delete, with the conditions met: no other upload or deletion acts until
+    /// the guard is dropped.
+    pub(super) fn turn(
         &self,
         path: &RelativePath,
         conditions: &Conditions,
-        act: impl FnOnce() -> Result<T, FileError>,
-    ) -> Result<T, FileError> {
+    ) -> Result<MutexGuard<'_, ()>, FileError> {
         for _ in 0..TRIES {
             // Reads a long file, if need be, before the lock is held.
             let sum = self.check(path, conditions)?;
-            let _publishing = lock(&self.publishing);
+            let publishing = lock(&self.publishing);
             if self.check_again(path, conditions, &sum)? {
-                return act();
+                return Ok(publishing);
             }
         }
         // Whatever it was, it is another one by now.
-        let _publishing = lock(&self.publishing);
+        let publishing = lock(&self.publishing);
         self.look(path, conditions, &mut |_, _| Ok(None))?;
-        act()
+        Ok(publishing)
     }
 
     /// The same without reading: with the sum that was found before. False if that is of another state of the

@@ -91,16 +91,15 @@ impl Root {
         let Some((parent, name)) = path.split_last() else {
             return Err(FileError::PathInvalid("the root cannot be deleted"));
         };
-        let directory = self.if_met(path, conditions, || {
-            let directory = self.open_directory(&parent)?;
-            // Linux says EISDIR where POSIX has EPERM, so no look is needed before the leap.
-            match stage::remove(directory.as_fd(), name) {
-                Err(Errno::EISDIR) => unlinkat(&directory, name, UnlinkatFlags::RemoveDir),
-                result => result,
-            }
-            .map_err(failed)?;
-            Ok(directory)
-        })?;
+        let publishing = self.turn(path, conditions)?;
+        let directory = self.open_directory(&parent)?;
+        // Linux says EISDIR where POSIX has EPERM, so no look is needed before the leap.
+        match stage::remove(directory.as_fd(), name) {
+            Err(Errno::EISDIR) => unlinkat(&directory, name, UnlinkatFlags::RemoveDir),
+            result => result,
+        }
+        .map_err(failed)?;
+        drop(publishing);
         sync_directory(directory.as_fd()).map_err(failed)
     }
 }

@@ -84,10 +84,11 @@ impl Root {
         let written = staged.file.metadata().map_err(|e| FileError::from_io(e, path))?;
         let file = staged.file.try_clone().map_err(|e| FileError::from_io(e, path))?;
 
-        let created = self.if_met(path, &options.conditions, || {
+        let created = {
+            let _publishing = self.turn(path, &options.conditions)?;
             replaced(&directory, name, path)?;
-            staged.publish(&directory, name).map_err(|errno| FileError::of_naming(errno, path))
-        })?;
+            staged.publish(&directory, name).map_err(|errno| FileError::of_naming(errno, path))?
+        };
         sync_directory(directory.as_fd()).map_err(failed)?;
 
         // Taking its name changed the file's change time and must not have changed more.

@@ -1,6 +1,5 @@
 //! Which header fields pass from one side to the other. Pure.
 use crate::http::{Head, REQUEST_ID, list_elements};
-use std::cmp::Ordering;
 use std::net::IpAddr;
 use ureq::http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue};
 
@@ -25,24 +24,24 @@ fn is_hop_by_hop(name: &[u8]) -> bool {
     HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop.as_bytes()))
 }
 
-/// The names that `Connection` fields list are of this connection only, too.
-struct Listed<'v>(Vec<&'v [u8]>);
+/// The names that `Connection` fields list are of this connection only, too. A map, which finds one of thousands
+/// as fast as one of two.
+struct Listed(HeaderMap);
 
-impl<'v> Listed<'v> {
-    fn new(connection: impl Iterator<Item = &'v [u8]>) -> Listed<'v> {
-        let mut names: Vec<&[u8]> = connection.flat_map(list_elements).collect();
-        names.sort_unstable_by(|a, b| order(a, b));
+impl Listed {
+    fn new<'v>(connection: impl Iterator<Item = &'v [u8]>) -> Listed {
+        let mut names = HeaderMap::new();
+        for name in connection.flat_map(list_elements) {
+            if let Ok(name) = HeaderName::from_bytes(name) {
+                let _ = names.try_insert(name, HeaderValue::from_static(""));
+            }
+        }
         Listed(names)
     }
 
     fn has(&self, name: &[u8]) -> bool {
-        self.0.binary_search_by(|listed| order(listed, name)).is_ok()
+        !self.0.is_empty() && HeaderName::from_bytes(name).is_ok_and(|name| self.0.contains_key(name))
     }
-}
-
-/// The order of names, whose case is none of theirs.
-fn order(a: &[u8], b: &[u8]) -> Ordering {
-    a.iter().map(u8::to_ascii_lowercase).cmp(b.iter().map(u8::to_ascii_lowercase))
 }
 
 /// The fields of a request as the wrapped server is to see them: those of this hop taken out, the
