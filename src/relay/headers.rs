@@ -31,7 +31,9 @@ struct Listed(HeaderMap);
 impl Listed {
     fn new<'v>(connection: impl Iterator<Item = &'v [u8]>) -> Listed {
         let mut names = HeaderMap::new();
-        for name in connection.flat_map(list_elements) {
+        // Those that go no further anyway, and what is no field, need no place.
+        let is_known = |name: &&[u8]| is_hop_by_hop(name) || name.eq_ignore_ascii_case(b"close");
+        for name in connection.flat_map(list_elements).filter(|name| !is_known(name)) {
             if let Ok(name) = HeaderName::from_bytes(name) {
                 let _ = names.try_insert(name, HeaderValue::from_static(""));
             }
