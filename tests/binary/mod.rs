@@ -40,25 +40,35 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A port that is ours and refuses connections until [`listen`](Self::listen).
+/// A port that is ours until the test process ends. It refuses connections until somebody
+/// [`listen`](Self::listen)s, or binds a listener to its number.
 pub struct Reserved {
-    socket: OwnedFd,
     pub port: u16,
 }
 
 impl Reserved {
     pub fn new() -> Reserved {
-        let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
-        setsockopt(&socket, sockopt::ReuseAddr, &true).unwrap();
-        bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
-        let port = getsockname::<SockaddrIn>(socket.as_raw_fd()).unwrap().port();
-        Reserved { socket, port }
+        let guard = bound(0);
+        let port = getsockname::<SockaddrIn>(guard.as_raw_fd()).unwrap().port();
+        // Whatever asks for any port gets another as long as this one is bound: a test may drop its
+        // listener and bind a second one later.
+        std::mem::forget(guard);
+        Reserved { port }
     }
 
     pub fn listen(self) -> TcpListener {
-        listen(&self.socket, Backlog::new(1024).unwrap()).unwrap();
-        self.socket.into()
+        let socket = bound(self.port);
+        listen(&socket, Backlog::new(1024).unwrap()).unwrap();
+        socket.into()
     }
+}
+
+/// A socket that leaves its address to others that ask for just this one, while none of them listens.
+fn bound(port: u16) -> OwnedFd {
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    setsockopt(&socket, sockopt::ReuseAddr, &true).unwrap();
+    bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, port)).unwrap();
+    socket
 }
 
 /// A running binary; killed on drop.
@@ -513,10 +523,7 @@ pub fn ok(body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// A port that stays ours, silent, until the test process ends.
+/// A port on which nobody ever listens.
 pub fn unused_port() -> u16 {
-    let reserved = Reserved::new();
-    let port = reserved.port;
-    std::mem::forget(reserved);
-    port
+    Reserved::new().port
 }

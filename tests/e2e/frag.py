@@ -8,9 +8,11 @@ For shell scripts: `python3 frag.py ports 2` prints that many free ports.
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import pathlib
+import random
 import re
 import signal
 import socket
@@ -28,12 +30,20 @@ STOP_SECONDS = 30
 
 
 def free_ports(count):
-    """Ports nobody listens on now, all different: each stays bound until all are known."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind((LOOPBACK, 0))
-        return [probe.getsockname()[1] for probe in probes]
+    """Ports nobody listens on now, all different. The kernel gives them to no connection either, which
+    could keep an app that is started again from having its own back."""
+    lowest_given = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    candidates = random.sample(range(10_000, lowest_given), lowest_given - 10_000)
+    return list(itertools.islice(filter(is_free, candidates), count))
+
+
+def is_free(port):
+    with socket.socket() as probe:
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
 
 
 def wait_for(condition, seconds, what):
