@@ -21,11 +21,11 @@ const KEYS: [&str; 10] = [
     "version",
 ];
 
-/// The wrapped server that answers with its pid; its port stays reserved for the next life.
-fn fixture(flags: &[&str]) -> (Server, Reserved) {
-    let port = Reserved::new();
-    let command = format!("{} listen {}", common::fixture(), port.port);
-    let server = Server::start(&command, port.port, flags);
+/// The wrapped server that answers with its pid, and its port.
+fn fixture(flags: &[&str]) -> (Server, u16) {
+    let port = Reserved::new().port;
+    let command = format!("{} listen {port}", common::fixture());
+    let server = Server::start(&command, port, flags);
     assert_eq!(server.get("/_frag/await", "").status, 200);
     (server, port)
 }
@@ -59,7 +59,7 @@ fn the_status_of_a_running_server() {
     assert_keys(&answer, &KEYS);
     let json = answer.json();
     assert!(json["pid"].as_i64().unwrap() > 1 && json["uptime_ms"].is_u64(), "{json}");
-    assert_eq!(json["command"], format!("{} listen {}", common::fixture(), port.port));
+    assert_eq!(json["command"], format!("{} listen {port}", common::fixture()));
     assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
     for (key, value) in [
         ("status", json!("ready")),
@@ -67,7 +67,7 @@ fn the_status_of_a_running_server() {
         ("restarts", json!(0)),
         ("exit", Value::Null),
         ("next_retry_ms", Value::Null),
-        ("port", json!(port.port)),
+        ("port", json!(port)),
     ] {
         assert_eq!(json[key], value, "{key}");
     }
@@ -164,7 +164,7 @@ fn a_client_that_leaves_await_frees_its_place() {
 
 #[test]
 fn restart_stop_and_start_answer_when_it_has_happened() {
-    let (server, _port) = fixture(&[]);
+    let (server, _) = fixture(&[]);
     let pid = || server.get("/_frag/status", "").json()["pid"].clone();
     for wait in ["", "?wait=ready"] {
         let before = pid();
@@ -375,7 +375,7 @@ fn people_get_a_page_that_comes_back_by_itself() {
 
 #[test]
 fn a_request_to_a_stopped_server_is_not_held() {
-    let (server, _port) = fixture(&["--hold-timeout", "1h"]);
+    let (server, _) = fixture(&["--hold-timeout", "1h"]);
     assert_eq!(post(&server, "stop").status, 200);
     assert_eq!(server.get("/", "").status, 503);
     let mut held = connect(server.address);

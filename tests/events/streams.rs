@@ -101,14 +101,12 @@ fn every_change_reaches_every_follower_of_the_state() {
 
 #[test]
 fn the_life_of_the_app_is_told_as_actions() {
-    let port = Reserved::new();
-    let number = port.port;
-    let command = format!("{} listen {number}", common::fixture());
+    let port = Reserved::new().port;
+    let command = format!("{} listen {port}", common::fixture());
     let flags = ["--trust-identity-header", "--interrupt-signal", "WINCH"];
-    let server = Server::start(&command, number, &flags);
+    let server = Server::start(&command, port, &flags);
     let mut events = listen(&server, "/events");
     let mut known = Known::default();
-    drop(port);
     assert_eq!(server.get("/_frag/await", "").status, 200);
     let mut actions = listen(&server, "/stream/actions");
     let kinds = |events: Vec<binary::sse::Event>| -> Vec<String> {
