@@ -207,7 +207,8 @@ def hold():
     """Requests to an app that never gets ready: held without a thread each, then told."""
     count = HELD // SCALE
     with frag.Server("sleep 100000", "--hold-timeout", "20s") as server, frag.MemoryWatch(server, 0.1) as watch:
-        threads = server.status_number("Threads")
+        # Those of its pools come after it has said that it listens.
+        threads = frag.settled(lambda: server.status_number("Threads"))
         clients = [server.connect() for _ in range(count)]
         for client in clients:
             client.request("GET", "/")
