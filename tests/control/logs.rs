@@ -436,9 +436,15 @@ fn a_line_that_is_cut_is_a_line_of_its_own() {
     // A page: as much of a long line as is written at once.
     fcntl(&pipe, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
     let log = std::sync::Arc::clone(&server.log);
-    eventually("all is read", || log.lock().unwrap().contains("started process"));
-    let stalled = log.lock().unwrap();
     let mut client = Client::new(server.address);
+    // A request's line comes before it is no longer in flight, and perhaps after its answer.
+    let mut asked = 0;
+    eventually("no other line is to come", || {
+        asked += 1;
+        client.get("/_frag/metrics").body_text().contains("\nfrag_http_requests_in_flight 1\n")
+    });
+    eventually("all is read", || log.lock().unwrap().matches("/_frag/metrics").count() == asked);
+    let stalled = log.lock().unwrap();
     // A line is written, or lost, before the next request of its connection is looked at; that of `/` has none.
     let mut say = |path: &str| {
         assert_eq!(client.get(&format!("/_frag/{path}")).status, 404);
