@@ -33,7 +33,9 @@ def free_ports(count):
     """Ports nobody listens on now, all different. The kernel gives them to no connection either, which
     could keep an app that is started again from having its own back."""
     lowest_given = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    candidates = random.sample(range(10_000, lowest_given), lowest_given - 10_000)
+    # Where the kernel gives low ones as well, they are free now and no more is known.
+    candidates = range(10_000, max(lowest_given, 20_000))
+    candidates = random.sample(candidates, len(candidates))
     return list(itertools.islice(filter(is_free, candidates), count))
 
 
